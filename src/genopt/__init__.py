@@ -1,0 +1,42 @@
+"""genopt: which designs reach the properties that I want?
+
+It learns from a table of designs and measured properties, or from a simulator, and returns designs
+that reach a goal, with uncertainty, checked. Names are imported when they are first used, so
+``import genopt`` is light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Variable": "genopt.space",
+    "Space": "genopt.space",
+    "Goal": "genopt.goal",
+    "Candidates": "genopt.candidates",
+    "ForwardModel": "genopt.protocols",
+    "ConditionalModel": "genopt.protocols",
+    "GenoptError": "genopt.errors",
+    "Table": "genopt.data.table",
+    "generate_samples": "genopt.data.sampling",
+    "sample_space": "genopt.data.sampling",
+    "cluster_stats": "genopt.modes",
+    "FitOptions": "genopt.models.training",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'genopt' has no attribute {name!r}")
+    value = getattr(import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

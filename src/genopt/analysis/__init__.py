@@ -1,0 +1,1 @@
+"""Analysis: metrics, reports and plots. It reads results and changes nothing."""

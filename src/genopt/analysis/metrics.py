@@ -1,0 +1,182 @@
+"""Metrics: how good designs and models are. Every error stands beside a coverage.
+
+All functions read tensors in raw units and return plain numbers, so they fit in a JSON file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genopt.candidates import Candidates
+from genopt.data.table import Table
+from genopt.goal import Goal
+from genopt.problems.base import Answer
+from genopt.space import Space
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest measured row of each design.
+
+    Args:
+        distance: root mean square over the columns of the unit box (...).
+        row: the row's number in the table (...).
+    """
+
+    distance: Tensor
+    row: Tensor
+
+
+def nearest_rows(x: Tensor, table: Table) -> Nearest:
+    """The measured row next to each design, in the unit box of the x Space.
+
+    Args:
+        x: designs (..., P).
+        table: measured rows.
+
+    Returns:
+        Distances and row numbers (...).
+    """
+    from scipy.spatial import cKDTree
+
+    space = table.x_space
+    tree = cKDTree(space.encode(table.x).numpy())
+    unit = space.encode(x.reshape(-1, space.dim)).numpy()
+    distance, row = tree.query(unit)
+    scale = math.sqrt(space.encoded_dim)
+    shape = x.shape[:-1]
+    return Nearest(
+        torch.from_numpy(np.asarray(distance) / scale).reshape(shape),
+        torch.from_numpy(np.asarray(row)).reshape(shape),
+    )
+
+
+def regression_scores(y: Tensor, predicted: Tensor, space: Space) -> dict[str, float]:
+    """R2 and root mean square error of each numeric column, over the rows that have a label.
+
+    Args:
+        y: measured values (N, K); NaN where missing.
+        predicted: predictions (N, K); NaN where the model has none.
+        space: the y Space.
+
+    Returns:
+        ``{"r2/<column>": ..., "rmse/<column>": ...}``; ``accuracy/<column>`` for a class column.
+    """
+    from sklearn.metrics import r2_score, root_mean_squared_error
+
+    scores: dict[str, float] = {}
+    for i, variable in enumerate(space):
+        both = torch.isfinite(y[:, i]) & torch.isfinite(predicted[:, i])
+        if int(both.sum()) < 2:
+            continue
+        true, guess = y[both, i].numpy(), predicted[both, i].numpy()
+        if variable.kind == "categorical":
+            scores[f"accuracy/{variable.name}"] = float((true == guess).mean())
+            continue
+        scores[f"r2/{variable.name}"] = float(r2_score(true, guess))
+        scores[f"rmse/{variable.name}"] = float(root_mean_squared_error(true, guess))
+    return scores
+
+
+def mode_scores(
+    x: Tensor, answers: Sequence[Answer], space: Space, tolerance: float = 0.05
+) -> dict[str, float]:
+    """How samples of one goal cover the exact answers.
+
+    Args:
+        x: samples (R, P).
+        answers: exact answers with their weights.
+        space: the x Space; distances are root mean squares in its unit box.
+        tolerance: within which a sample counts as being at an answer.
+
+    Returns:
+        ``mode_recall`` (share of answers with a sample near), ``mode_precision`` (share of samples
+        near an answer), ``x_rmse`` (to the nearest answer, unit box), ``weight_tv`` (total
+        variation between the shares of samples and the exact weights).
+    """
+    truth = space.encode(torch.stack([answer.x for answer in answers]))
+    gaps = (space.encode(x)[:, None] - truth).square().mean(-1).sqrt()
+    nearest, owner = gaps.min(1)
+    found = torch.bincount(owner, minlength=len(answers)).to(torch.float64) / len(x)
+    exact = torch.tensor([answer.weight for answer in answers], dtype=torch.float64)
+    return {
+        "mode_recall": float((gaps <= tolerance).any(0).to(torch.float64).mean()),
+        "mode_precision": float((nearest <= tolerance).to(torch.float64).mean()),
+        "x_rmse": float(nearest.square().mean().sqrt()),
+        "weight_tv": float(0.5 * (found - exact).abs().sum()),
+    }
+
+
+def diversity(x: Tensor, space: Space, most: int = 500) -> float:
+    """Mean distance between designs, root mean square over the columns of the unit box.
+
+    Args:
+        x: designs (R, P).
+        space: the x Space.
+        most: how many designs are looked at.
+
+    Returns:
+        The mean; 0 for a single design.
+    """
+    if len(x) < 2:
+        return 0.0
+    unit = space.encode(x[:most])
+    return float(torch.pdist(unit).mean() / math.sqrt(space.encoded_dim))
+
+
+def candidate_scores(
+    candidates: Candidates,
+    goal: Goal,
+    answers: Sequence[Answer] = (),
+    baseline: Table | None = None,
+) -> dict[str, float]:
+    """What candidates are worth, claimed beside verified, error beside coverage.
+
+    Args:
+        candidates: what a routine returned, verified where there is a simulator.
+        goal: what was wanted.
+        answers: exact answers to the goal, if they are known.
+        baseline: the training rows, whose best one is the baseline.
+
+    Returns:
+        Plain numbers; means over the goals of a batch.
+    """
+    best = candidates.best()
+    space = candidates.x_space
+    inside = space.contains(candidates.x).to(torch.float64).mean()
+    scores = {
+        "candidates": float(len(candidates)),
+        "inside_space": float(inside),
+        "claimed/best_loss": _mean(best.loss),
+        "claimed/satisfied": float(goal.satisfied(candidates.y_predicted).double().mean()),
+        "diversity": float(np.mean([diversity(x, space) for x in candidates.x])),
+    }
+    verified = candidates.y_verified
+    if bool(torch.isfinite(verified).any()):
+        loss = goal.loss(verified)
+        scores["verified/best_loss"] = _mean(goal.loss(best.y_verified))
+        scores["verified/median_loss"] = float(loss.nanmedian())
+        scores["verified/satisfied"] = float(goal.satisfied(verified).double().mean())
+        for term in goal.terms:
+            if term.kind in ("max", "min", "label"):
+                continue
+            miss = term.miss(verified[..., term.index])
+            scores[f"round_trip_rmse/{term.column}"] = _mean(miss.square()) ** 0.5
+    if answers and not goal.batched:
+        scores.update(mode_scores(candidates.x[0], answers, space))
+    if baseline is not None:
+        y = baseline.y.expand(goal.batch_size, -1, -1) if goal.batched else baseline.y
+        loss = goal.loss(y).reshape(goal.batch_size, -1)
+        known = torch.where(torch.isnan(loss), torch.inf, loss).amin(1)
+        scores["baseline/best_row_loss"] = _mean(torch.where(known.isinf(), torch.nan, known))
+    return scores
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.nanmean())

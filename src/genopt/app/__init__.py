@@ -1,0 +1,1 @@
+"""The Hydra app: one study, many studies."""

@@ -1,0 +1,314 @@
+"""Candidates: the designs that a routine returns, what is claimed and what is verified of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genopt.errors import GenoptError
+from genopt.goal import Goal
+from genopt.modes import cluster_stats
+from genopt.space import Space
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PER_CANDIDATE = ("y_predicted", "y_verified", "loss", "feasible", "log_density", "ood")
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Designs for B goals, R each, in raw units.
+
+    Args:
+        x: designs (B, R, P).
+        x_space: the Space of the designs.
+        y_space: the Space of the properties.
+        y_predicted: what the model claims (B, R, K); NaN where it claims nothing.
+        loss: the goal's loss of the claim (B, R); lower is better, NaN is worst.
+        feasible: bool (B, R): the design lies in the x Space and the claim satisfies the goal.
+        y_verified: what the simulator says (B, R, K); NaN where there is none.
+        log_density: log density of the design under the model (B, R), if the routine gives it.
+        ood: how far from the training data the design or its goal is (B, R), if the routine gives
+            it.
+        trajectory: designs along the search (B, R, S, P), if asked for.
+        goal: the goal's specification.
+        header: further facts worth keeping (routine, seconds, calls); plain data.
+
+    Raises:
+        GenoptError: if the shapes do not fit together; the message names the field.
+    """
+
+    x: Tensor
+    x_space: Space
+    y_space: Space
+    y_predicted: Tensor
+    loss: Tensor
+    feasible: Tensor
+    y_verified: Tensor = field(default_factory=lambda: torch.empty(0))
+    log_density: Tensor | None = None
+    ood: Tensor | None = None
+    trajectory: Tensor | None = None
+    goal: Mapping[str, Any] = field(default_factory=dict)
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 3:
+            raise GenoptError(
+                f"x has shape {tuple(self.x.shape)}; expected (B, R, {self.x_space.dim})"
+            )
+        self.x_space.check(self.x)
+        leading = tuple(self.x.shape[:2])
+        if self.y_verified.numel() == 0 and leading[0] * leading[1] * self.y_space.dim > 0:
+            empty = torch.full((*leading, self.y_space.dim), torch.nan, dtype=torch.float64)
+            object.__setattr__(self, "y_verified", empty)
+        for name in _PER_CANDIDATE:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            shape = (*leading, self.y_space.dim) if name.startswith("y_") else leading
+            if tuple(value.shape) != shape:
+                raise GenoptError(f"{name} has shape {tuple(value.shape)}; expected {shape}")
+        if self.trajectory is not None and (
+            self.trajectory.ndim != 4 or tuple(self.trajectory.shape[:2]) != leading
+        ):
+            raise GenoptError(
+                f"trajectory has shape {tuple(self.trajectory.shape)}; expected "
+                f"{(*leading, 'S', 'P')}"
+            )
+
+    @classmethod
+    def from_claims(cls, goal: Goal, x: Tensor, y_predicted: Tensor, **extra: Any) -> Candidates:
+        """Candidates with loss and feasibility worked out from the goal.
+
+        Args:
+            goal: what was asked, B goals.
+            x: designs (B, R, P).
+            y_predicted: claims (B, R, K).
+            **extra: further fields of Candidates.
+
+        Returns:
+            The Candidates.
+        """
+        x, y_predicted = x.detach().to(torch.float64), y_predicted.detach().to(torch.float64)
+        return cls(
+            x=x,
+            x_space=goal.x_space,
+            y_space=goal.y_space,
+            y_predicted=y_predicted,
+            loss=goal.loss(y_predicted),
+            feasible=goal.satisfied(y_predicted) & goal.x_space.contains(x),
+            goal=goal.spec,
+            **extra,
+        )
+
+    # -- selection -------------------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, R)."""
+        return self.x.shape[0], self.x.shape[1]
+
+    def __len__(self) -> int:
+        return self.x.shape[0] * self.x.shape[1]
+
+    def take(self, index: Tensor) -> Candidates:
+        """Some candidates of each goal.
+
+        Args:
+            index: positions (B, n) along R.
+
+        Returns:
+            Candidates with R = n, in that order.
+        """
+        rows = torch.arange(self.x.shape[0])[:, None]
+        picked = {
+            name: value[rows, index]
+            for name in ("x", *_PER_CANDIDATE, "trajectory")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **picked)
+
+    def order(self) -> Tensor:
+        """Positions along R from best to worst: feasible first, then by loss, NaN last; (B, R)."""
+        loss = torch.where(torch.isnan(self.loss), torch.inf, self.loss)
+        by_loss = loss.argsort(dim=1, stable=True)
+        infeasible = (~self.feasible).gather(1, by_loss).to(torch.int8)
+        return by_loss.gather(1, infeasible.argsort(dim=1, stable=True))
+
+    def best(self) -> Candidates:
+        """The best candidate of each goal: R = 1."""
+        return self.take(self.order()[:, :1])
+
+    def top(self, n: int, diverse: bool = True, distance: float = 0.05) -> Candidates:
+        """The best n candidates of each goal.
+
+        Args:
+            n: how many; fewer come back where there are not so many (or not so many distinct ones
+                for every goal).
+            diverse: whether a candidate must differ from every better one kept.
+            distance: how much it must differ: root mean square over the columns of the unit box
+                (classes one-hot).
+
+        Returns:
+            Candidates with R <= n, the best first.
+        """
+        order = self.order()
+        if not diverse:
+            return self.take(order[:, :n])
+        unit = self.x_space.encode(self.x)
+        chosen = []
+        for b in range(self.x.shape[0]):
+            kept: list[int] = []
+            for i in order[b].tolist():
+                if len(kept) == n:
+                    break
+                gaps = (unit[b, kept] - unit[b, i]).square().mean(-1).sqrt()
+                if bool((gaps >= distance).all()):
+                    kept.append(i)
+            chosen.append(kept)
+        width = min((len(kept) for kept in chosen), default=0)
+        return self.take(
+            torch.tensor([kept[:width] for kept in chosen], dtype=torch.long).reshape(-1, width)
+        )
+
+    def modes(self, eps: float = 0.05, min_samples: int = 10) -> list[list[dict[str, Any]]]:
+        """Clusters of the designs of each goal, found in the unit box of the x Space.
+
+        Args:
+            eps: radius of a neighbourhood in the unit box.
+            min_samples: neighbours that make a core point.
+
+        Returns:
+            For each goal, the modes as `genopt.cluster_stats` gives them, with ``mean`` and ``std``
+            in raw units.
+        """
+        found = []
+        for b in range(self.x.shape[0]):
+            finite = torch.isfinite(self.x[b]).all(-1)
+            raw = self.x[b][finite].numpy()
+            modes = cluster_stats(self.x_space.encode(self.x[b][finite]).numpy(), eps, min_samples)
+            for mode in modes:
+                members = raw[mode["indices"]]
+                mode["mean"], mode["std"] = members.mean(0), members.std(0)
+            found.append(modes)
+        return found
+
+    def verified_by(self, y: Tensor) -> Candidates:
+        """The same candidates with the simulator's answer beside the claim.
+
+        Args:
+            y: true properties (B, R, K).
+
+        Returns:
+            Candidates with ``y_verified`` set.
+        """
+        return replace(self, y_verified=y.detach().to(torch.float64))
+
+    # -- tables and files --------------------------------------------------------------------------
+    def to_frame(self) -> pd.DataFrame:
+        """One row a candidate: design (classes as text), claim, verified values, loss, flags."""
+        import pandas as pd
+
+        goals, ranks = self.shape
+        columns: dict[str, Any] = {
+            "goal": np.repeat(np.arange(goals), ranks),
+            "candidate": np.tile(np.arange(ranks), goals),
+        }
+        flat = self.x.reshape(-1, self.x_space.dim).numpy()
+        for i, v in enumerate(self.x_space):
+            column = flat[:, i]
+            columns[v.name] = [v.labels[int(c)] for c in column] if v.labels else column
+        for i, name in enumerate(self.y_space.names):
+            columns[f"{name}_predicted"] = self.y_predicted[..., i].reshape(-1).numpy()
+            columns[f"{name}_verified"] = self.y_verified[..., i].reshape(-1).numpy()
+        columns["loss"] = self.loss.reshape(-1).numpy()
+        columns["feasible"] = self.feasible.reshape(-1).numpy()
+        for name in ("log_density", "ood"):
+            value = getattr(self, name)
+            if value is not None:
+                columns[name] = value.reshape(-1).numpy()
+        return pd.DataFrame(columns)
+
+    def save(self, path: str | Path) -> Path:
+        """Write a Parquet table, a JSON header beside it and, for a trajectory, an ``.npz`` file.
+
+        Args:
+            path: the Parquet file; its suffix becomes ``.parquet``.
+
+        Returns:
+            The Parquet file's path.
+        """
+        path = Path(path).with_suffix(".parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.to_frame().to_parquet(path, index=False)
+        header = {
+            "format": "genopt candidates 1",
+            "shape": list(self.shape),
+            "x_space": self.x_space.to_dict(),
+            "y_space": self.y_space.to_dict(),
+            "goal": dict(self.goal),
+            "header": dict(self.header),
+        }
+        path.with_suffix(".json").write_text(json.dumps(header, indent=2))
+        if self.trajectory is not None:
+            np.savez_compressed(path.with_suffix(".npz"), trajectory=self.trajectory.numpy())
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Candidates:
+        """Read what `save` wrote.
+
+        Args:
+            path: the Parquet file.
+
+        Returns:
+            The Candidates.
+
+        Raises:
+            GenoptError: if the file or its header is missing.
+        """
+        import pandas as pd
+
+        path = Path(path).with_suffix(".parquet")
+        for needed in (path, path.with_suffix(".json")):
+            if not needed.exists():
+                raise GenoptError(
+                    f"{needed} does not exist: give the .parquet file that Candidates.save wrote"
+                )
+        header = json.loads(path.with_suffix(".json").read_text())
+        frame = pd.read_parquet(path)
+        x_space, y_space = Space.from_dict(header["x_space"]), Space.from_dict(header["y_space"])
+        goals, ranks = header["shape"]
+
+        def grid(names: list[str]) -> Tensor:
+            values = frame[names].to_numpy(dtype=float).reshape(goals, ranks, len(names))
+            return torch.from_numpy(values.copy())
+
+        for v in x_space:
+            if v.labels:
+                frame[v.name] = [float(v.code(label)) for label in frame[v.name]]
+        trajectory = None
+        if path.with_suffix(".npz").exists():
+            with np.load(path.with_suffix(".npz")) as arrays:
+                trajectory = torch.from_numpy(arrays["trajectory"])
+        return cls(
+            x=grid(list(x_space.names)),
+            x_space=x_space,
+            y_space=y_space,
+            y_predicted=grid([f"{n}_predicted" for n in y_space.names]),
+            y_verified=grid([f"{n}_verified" for n in y_space.names]),
+            loss=grid(["loss"])[..., 0],
+            feasible=grid(["feasible"])[..., 0].bool(),
+            log_density=grid(["log_density"])[..., 0] if "log_density" in frame else None,
+            ood=grid(["ood"])[..., 0] if "ood" in frame else None,
+            trajectory=trajectory,
+            goal=header["goal"],
+            header=header["header"],
+        )

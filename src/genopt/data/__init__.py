@@ -1,0 +1,1 @@
+"""Data: sampling designs, tables of measurements and the batches that training reads."""

@@ -1,0 +1,1 @@
+"""Models: what is learned. Each one is usable alone, without Hydra."""

@@ -1,0 +1,117 @@
+"""Lightning callbacks of every fit: keep the best weights, show one progress bar."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+
+class BestWeights(Callback):
+    """Puts the weights of the lowest monitored loss back into the module when the fit ends.
+
+    They are kept in memory, so a fit without a folder has them too, and travel in the callback's
+    checkpoint state.
+
+    Args:
+        monitor: the metric that must fall.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.best = math.inf
+        self.weights: dict[str, torch.Tensor] | None = None
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep a copy when the loss is lower than ever."""
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is not None and float(value) < self.best:
+            self.best = float(value)
+            self.weights = {k: v.detach().clone() for k, v in pl_module.state_dict().items()}
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the best weights back."""
+        if self.weights is not None:
+            pl_module.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"best": self.best, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what a checkpoint kept."""
+        self.best = state_dict["best"]
+        self.weights = state_dict["weights"]
+
+
+class EpochProgress(Callback):
+    """One rich progress bar over the epochs, with the losses beside it.
+
+    Only the first process of a distributed run shows it.
+
+    Args:
+        title: what is trained.
+        monitor: the validation metric to show.
+    """
+
+    def __init__(self, title: str, monitor: str) -> None:
+        self.title = title
+        self.monitor = monitor
+        self.bar: Any = None
+        self.task: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar, at the epoch where a resumed fit begins."""
+        if not trainer.is_global_zero:
+            return
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            refresh_per_second=4,
+        )
+        self.bar.start()
+        self.task = self.bar.add_task(
+            self.title, total=trainer.max_epochs, completed=trainer.current_epoch, losses=""
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Move the bar."""
+        if self.bar is None:
+            return
+        metrics = trainer.callback_metrics
+        shown = [
+            f"{name.split('/')[0]} {float(metrics[name]):.4g}"
+            for name in ("train/loss", self.monitor)
+            if name in metrics
+        ]
+        self.bar.update(self.task, completed=trainer.current_epoch + 1, losses="  ".join(shown))
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the terminal stays usable."""
+        self._close()

@@ -1,0 +1,347 @@
+"""Training that the multi-task model and the flow share: the Lightning base class and one `fit`.
+
+A small network spends as long in a trainer's bookkeeping as in mathematics. Here a batch of the
+trainer is a block of mini-batches and the optimiser steps inside it, so the bookkeeping is paid
+once a block.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from torch import Tensor
+
+from genopt.data.module import TensorDataModule
+from genopt.errors import GenoptError, UnknownNameError
+from genopt.models.callbacks import BestWeights, EpochProgress
+
+SCHEDULES = ("cosine", "one_cycle", "plateau", "constant")
+MONITOR = "validation/loss"
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a fit is run, apart from what the model is.
+
+    Args:
+        seed: seed of initialisation, shuffling and noise.
+        folder: where checkpoints go; a fit that was cut off goes on from
+            ``folder/checkpoints/last.ckpt``.
+        trainer: keyword arguments of `pytorch_lightning.Trainer` (accelerator, devices, precision,
+            ...).
+        loggers: Lightning loggers.
+        callbacks: further Lightning callbacks.
+        progress: whether to show a progress bar.
+    """
+
+    seed: int = 0
+    folder: Path | None = None
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    loggers: Sequence[Any] = ()
+    callbacks: Sequence[Any] = ()
+    progress: bool = False
+
+
+class TabularModule(pl.LightningModule):
+    """A LightningModule over in-memory tables with AdamW, a schedule, clipping and validation.
+
+    A child gives `batch_loss` and, where validation differs from training, `held_out_loss`.
+
+    Args:
+        learning_rate: peak learning rate of AdamW.
+        weight_decay: decoupled weight decay.
+        clip: largest norm of the gradient; 0 for no clipping.
+        schedule: ``cosine`` (warm-up, then to zero), ``one_cycle`` (Smith and Topin, arXiv
+            1708.07120), ``plateau`` (halves when the validation loss has not improved for ten
+            epochs; stepped once an epoch) or ``constant``.
+        warmup: share of the steps in which the rate rises.
+
+    Raises:
+        GenoptError: if a number is out of range.
+        UnknownNameError: if the schedule is unknown.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-4,
+        clip: float = 1.0,
+        schedule: str = "cosine",
+        warmup: float = 0.03,
+    ) -> None:
+        super().__init__()
+        if schedule not in SCHEDULES:
+            raise UnknownNameError("schedule", schedule, SCHEDULES)
+        if learning_rate <= 0 or weight_decay < 0 or clip < 0 or not 0 <= warmup < 1:
+            raise GenoptError(
+                f"learning_rate={learning_rate} must be positive, weight_decay={weight_decay} and "
+                f"clip={clip} not "
+                f"negative, warmup={warmup} in [0, 1)"
+            )
+        self.automatic_optimization = False
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.clip = clip
+        self.schedule = schedule
+        self.warmup = warmup
+        self._losses: list[Tensor] = []
+        self._history: list[dict[str, float]] = []
+
+    # -- what a child gives ------------------------------------------------------------------------
+    def batch_loss(self, *batch: Tensor) -> Tensor:
+        """Training loss of a mini-batch.
+
+        Args:
+            *batch: the tensors of the mini-batch, in the order given to `fit`.
+
+        Returns:
+            Scalar loss.
+        """
+        raise TypeError(f"{type(self).__name__} must define batch_loss")
+
+    def held_out_loss(self, *batch: Tensor) -> Tensor:
+        """Validation loss of a batch; the training loss unless a child says otherwise.
+
+        Args:
+            *batch: the tensors of the batch.
+
+        Returns:
+            Scalar loss.
+        """
+        return self.batch_loss(*batch)
+
+    def after_step(self) -> None:
+        """Called after each optimiser step, for weight averages."""
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Losses of each epoch: ``train/loss`` and, with validation rows, ``validation/loss``."""
+        return self._history
+
+    # -- Lightning's hooks -------------------------------------------------------------------------
+    def configure_optimizers(self) -> Any:
+        """AdamW and the schedule."""
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+        steps = max(self._total_steps(), 1)
+        if self.schedule == "plateau":
+            scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, patience=10, factor=0.5
+            )
+        elif self.schedule == "one_cycle":
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, max_lr=self.learning_rate, total_steps=steps + 1
+            )
+        else:
+            rising = max(1, round(self.warmup * steps))
+            falling = self.schedule == "cosine"
+
+            def rate(step: int) -> float:
+                if step < rising:
+                    return (step + 1) / rising
+                progress = min(1.0, (step - rising) / max(1, steps - rising))
+                return 0.5 * (1.0 + math.cos(math.pi * progress)) if falling else 1.0
+
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _total_steps(self) -> int:
+        trainer = self.trainer
+        module = getattr(trainer, "datamodule", None)
+        if not isinstance(module, TensorDataModule):
+            raise GenoptError(
+                "fit this model with genopt.models.training.fit or the model's own fit method"
+            )
+        return module.train_loader().steps * int(trainer.max_epochs or 0)
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """The optimiser steps of one block of mini-batches."""
+        optimizer: Any = self.optimizers()
+        scheduler: Any = self.lr_schedulers()
+        loader: Any = self.trainer.train_dataloader
+        size = loader.batch_size
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for part in zip(*(t.split(size) for t in batch), strict=True):
+            loss = self.batch_loss(*part)
+            optimizer.zero_grad(set_to_none=True)
+            self.manual_backward(loss)
+            if self.clip:
+                torch.nn.utils.clip_grad_norm_(parameters, self.clip)
+            optimizer.step()
+            if self.schedule != "plateau":
+                scheduler.step()
+            self.after_step()
+            self._losses.append(loss.detach())
+
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """The validation loss, averaged over rows."""
+        loss = self.held_out_loss(*batch)
+        self.log(MONITOR, loss, on_epoch=True, batch_size=len(batch[0]))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's losses, stop a fit that diverged and let the plateau schedule look."""
+        loss = torch.stack(self._losses).mean()
+        self._losses.clear()
+        self.log("train/loss", loss)
+        entry = {"epoch": float(self.current_epoch), "train/loss": float(loss)}
+        held_out = self.trainer.callback_metrics.get(MONITOR)
+        if held_out is not None:
+            entry[MONITOR] = float(held_out)
+        self._history.append(entry)
+        if not math.isfinite(entry["train/loss"]):
+            raise GenoptError(
+                f"training diverged in epoch {self.current_epoch}: the loss is "
+                f"{entry['train/loss']}; lower "
+                "model.learning_rate or look for extreme values in the table"
+            )
+        if self.schedule == "plateau":
+            scheduler: Any = self.lr_schedulers()
+            scheduler.step(held_out if held_out is not None else loss)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the history, so that a resumed fit shows all of it."""
+        checkpoint["history"] = self._history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the history back."""
+        self._history = list(checkpoint.get("history", []))
+
+
+def split_rows(n: int, share: float, seed: int, least: int = 40) -> tuple[Tensor, Tensor]:
+    """Row numbers for training and validation.
+
+    Args:
+        n: number of rows.
+        share: share of validation rows.
+        seed: seed of the draw.
+        least: below so many rows all are used for training.
+
+    Returns:
+        Training (n_train,) and validation (n_validation,) row numbers.
+    """
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    held = int(n * share) if n >= least else 0
+    return order[held:], order[:held]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Run a block with torch's global generators seeded, and put them back afterwards.
+
+    Args:
+        seed: the seed.
+
+    Yields:
+        Nothing.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the trainer's banners and loader hints out of a user's terminal."""
+    loggers = [
+        logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        warnings.filterwarnings("ignore", message=".*srun.*")
+        warnings.filterwarnings(
+            "ignore", message=".*Checkpoint directory.*exists and is not empty.*"
+        )
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def fit(
+    module: TabularModule,
+    train: tuple[Tensor, ...],
+    validation: tuple[Tensor, ...] | None,
+    *,
+    epochs: int,
+    batch_size: int,
+    patience: int | None = None,
+    options: FitOptions | None = None,
+) -> pl.Trainer:
+    """Train a module on tensors; the weights of the best validation loss stay in it.
+
+    Args:
+        module: what is trained, in place; it comes back in eval mode.
+        train: tensors (N, ...) that `TabularModule.batch_loss` takes.
+        validation: the same for the rows that watch the training, or None.
+        epochs: passes over the rows.
+        batch_size: rows of a mini-batch.
+        patience: epochs without a better validation loss after which training stops; None for
+            never.
+        options: seed, folder, trainer keywords, loggers, callbacks, progress.
+
+    Returns:
+        The Lightning trainer, after the fit.
+
+    Raises:
+        GenoptError: if the numbers are not positive or the loss diverges.
+    """
+    options = options or FitOptions()
+    if epochs < 1 or batch_size < 1:
+        raise GenoptError(f"epochs and batch_size must be positive, got {epochs} and {batch_size}")
+    callbacks: list[Callback] = [BestWeights(MONITOR), *options.callbacks]
+    if validation is not None and patience is not None:
+        callbacks.append(EarlyStopping(MONITOR, patience=patience))
+    resume = None
+    if options.folder is not None:
+        folder = Path(options.folder) / "checkpoints"
+        callbacks.append(
+            ModelCheckpoint(
+                folder,
+                filename="best",
+                monitor=MONITOR if validation is not None else None,
+                save_last=True,
+                enable_version_counter=False,
+            )
+        )
+        if (folder / "last.ckpt").exists():
+            resume = str(folder / "last.ckpt")
+    if options.progress:
+        callbacks.append(EpochProgress(type(module).__name__, MONITOR))
+    settings: dict[str, Any] = {
+        "accelerator": "auto",
+        "devices": 1,
+        "num_sanity_val_steps": 0,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1,
+        **options.trainer,
+        "max_epochs": epochs,
+        "logger": list(options.loggers) or False,
+        "enable_checkpointing": options.folder is not None,
+        "callbacks": callbacks,
+        "default_root_dir": str(options.folder or Path.cwd()),
+    }
+    data = TensorDataModule(train, validation, batch_size, seed=options.seed)
+    with _quiet(), seeded(options.seed):
+        trainer = pl.Trainer(**settings)
+        module.train()
+        trainer.fit(module, datamodule=data, ckpt_path=resume)
+    module.eval()
+    return trainer

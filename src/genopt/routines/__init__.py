@@ -1,0 +1,1 @@
+"""Routines: from a goal to Candidates."""
