@@ -50,6 +50,8 @@ def infer_space(
         GenoptError: if a column has text where numbers are needed, or no entry at all.
     """
     bounds, kinds, labels, units = bounds or {}, kinds or {}, labels or {}, units or {}
+    if len(frame) == 0:
+        raise GenoptError("the table has no row")
     if not names:
         raise GenoptError(
             f"problem.{role} names no column: give a list such as {role}=[{frame.columns[0]}]"

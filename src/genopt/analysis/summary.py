@@ -1,0 +1,91 @@
+"""Summary: the best distinct candidates as a table, and a study's verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from genopt.analysis.metrics import nearest_rows
+from genopt.candidates import Candidates
+from genopt.data.table import Table
+from genopt.goal import Goal
+from genopt.problems.base import Answer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def top_frame(candidates: Candidates, table: Table, n: int) -> pd.DataFrame:
+    """The best distinct candidates of each goal beside the nearest measured rows.
+
+    Args:
+        candidates: what a routine returned.
+        table: measured or simulated rows.
+        n: candidates of each goal.
+
+    Returns:
+        The columns of `Candidates.to_frame` and, for the nearest row, ``nearest_distance`` (root
+        mean square over the columns of the unit box), ``nearest_row`` and ``<y>_nearest``; a row
+        measured twice shows the mean of its measurements.
+    """
+    best = candidates.top(n)
+    frame = best.to_frame()
+    near = nearest_rows(best.x, table)
+    rows = near.row.reshape(-1)
+    frame["nearest_distance"] = near.distance.reshape(-1).numpy()
+    frame["nearest_row"] = [table.row_ids[i] for i in rows.tolist()]
+    for i, name in enumerate(table.y_space.names):
+        frame[f"{name}_nearest"] = [_mean_of_replicates(table, row, i) for row in rows.tolist()]
+    return frame
+
+
+def _mean_of_replicates(table: Table, row: int, column: int) -> float:
+    same = (table.x == table.x[row]).all(1)
+    return float(table.y[same, column].nanmean())
+
+
+def verdict(
+    candidates: Candidates,
+    goal: Goal,
+    scores: Mapping[str, float],
+    answers: Sequence[Answer] = (),
+) -> str:
+    """What a study found, in one or two sentences.
+
+    Args:
+        candidates: what the routine returned, verified where there is a simulator.
+        goal: what was wanted.
+        scores: of `genopt.analysis.metrics.candidate_scores`.
+        answers: the exact answers, if they are known.
+
+    Returns:
+        The sentences.
+    """
+    parts = []
+    count = len(candidates)
+    if answers and "mode_recall" in scores:
+        found = round(scores["mode_recall"] * len(answers))
+        parts.append(f"{found} of {len(answers)} exact answers found")
+    verified = bool(torch.isfinite(candidates.y_verified).any())
+    valued = [term for term in goal.terms if term.kind not in ("max", "min")]
+    if valued:
+        basis = "verified" if verified else "claimed"
+        share = scores[f"{basis}/satisfied"]
+        parts.append(f"{round(share * count)} of {count} designs reach the goal ({basis})")
+    if verified:
+        parts.append(
+            f"best loss {scores['claimed/best_loss']:.3g} claimed, "
+            f"{scores['verified/best_loss']:.3g} verified by the simulator"
+        )
+        if "baseline/best_row_loss" in scores:
+            parts.append(f"best training row {scores['baseline/best_row_loss']:.3g}")
+    elif "baseline/best_row_loss" in scores:
+        parts.append(
+            f"best loss {scores['claimed/best_loss']:.3g} claimed, best measured row "
+            f"{scores['baseline/best_row_loss']:.3g}: measure before you trust it"
+        )
+    outside = round((1.0 - scores["inside_space"]) * count)
+    parts.append(f"{outside} of {count} designs outside the bounds")
+    return "; ".join(parts) + "."

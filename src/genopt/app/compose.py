@@ -1,0 +1,101 @@
+"""The configuration: where `conf/` lies and how it is composed from Python."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+import genopt
+from genopt.app.schema import register
+from genopt.errors import GenoptError
+
+CONFIG_NAME = "config"
+_GOAL = re.compile(r"^goal(\.[^=]+)?=")
+
+
+def conf_folder() -> Path:
+    """The folder of the shipped configuration: in the installed package, else in the repository.
+
+    Returns:
+        An absolute path.
+
+    Raises:
+        GenoptError: if neither is there.
+    """
+    package = Path(genopt.__file__).resolve().parent
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if (folder / f"{CONFIG_NAME}.yaml").exists():
+            return folder
+    raise GenoptError(f"the configuration folder conf/ is neither in {package} nor beside it")
+
+
+def short_hash(text: Any) -> str:
+    """Eight hexadecimal digits that stand for a text (or anything with a text form)."""
+    return hashlib.sha256(str(text).encode()).hexdigest()[:8]
+
+
+def prepare() -> None:
+    """Register schemas and interpolations; calling it twice does no harm."""
+    if not OmegaConf.has_resolver("genopt.id"):
+        OmegaConf.register_new_resolver("genopt.id", short_hash)
+    register(ConfigStore.instance())
+
+
+def goal_overrides(arguments: Sequence[str]) -> list[str]:
+    """Overrides in which a goal may be given without Hydra's signs for adding and deleting.
+
+    ``goal={a: 1}`` replaces the goal and ``goal.a=1`` adds to it; columns are not known before the
+    problem is, so Hydra alone would refuse both.
+
+    Args:
+        arguments: command-line arguments.
+
+    Returns:
+        The arguments with those rewritten.
+    """
+    out: list[str] = []
+    for argument in arguments:
+        if argument.startswith("goal="):
+            out += ["~goal", f"+{argument}"]
+        elif _GOAL.match(argument):
+            out.append(f"++{argument}")
+        else:
+            out.append(argument)
+    return out
+
+
+def compose(overrides: Sequence[str] = (), folder: str | Path | None = None) -> DictConfig:
+    """The configuration of one study, as the command line would compose it.
+
+    Args:
+        overrides: what follows ``genopt`` on the command line.
+        folder: the study's folder, where the configuration asks for it.
+
+    Returns:
+        The composed configuration.
+
+    Example:
+        >>> compose(["problem=plug_flow", "model=mixture"]).seed
+        0
+    """
+    import hydra
+
+    prepare()
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        given: list[str] = goal_overrides(overrides)
+        if folder is not None:
+            given.append(f"hydra.run.dir={folder}")
+        return hydra.compose(CONFIG_NAME, given, return_hydra_config=True)
+
+
+def plain(config: Any) -> Any:
+    """A configuration as plain dictionaries and lists, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True)

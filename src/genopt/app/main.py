@@ -1,0 +1,58 @@
+"""The command `genopt`: composes, runs the study and speaks plainly when it cannot."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from genopt.app.compose import CONFIG_NAME, conf_folder, goal_overrides, prepare
+from genopt.app.messages import explain
+from genopt.app.parts import overridden_keys, without_unused
+
+_TRACEBACK = "HYDRA_FULL_ERROR"
+
+
+def task(config: DictConfig) -> float | None:
+    """One job of Hydra: one study in Hydra's output folder.
+
+    Args:
+        config: the composed configuration.
+
+    Returns:
+        The best loss, verified where there is a simulator: what a sweeper minimises.
+    """
+    from genopt.app.study import run_study
+
+    job = HydraConfig.get()
+    used = without_unused(config, overridden_keys(list(job.overrides.task)))
+    result = run_study(used, Path(job.runtime.output_dir))
+    best = result.metrics.get("verified/best_loss", result.metrics.get("claimed/best_loss"))
+    return None if best is None else float(best)
+
+
+def main() -> None:
+    """Entry point of the command line."""
+    wants_traceback = os.environ.get(_TRACEBACK, "") not in ("", "0")
+    # without this Hydra prints its own report of an error and exits before ours can
+    os.environ[_TRACEBACK] = "1"
+    sys.argv[1:] = goal_overrides(sys.argv[1:])
+    prepare()
+    app = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=CONFIG_NAME)
+    try:
+        app(task)()
+    except KeyboardInterrupt:
+        sys.exit("genopt: interrupted; the same command goes on from here")
+    except Exception as error:
+        message = None if wants_traceback else explain(error)
+        if message is None:
+            raise
+        sys.exit(f"genopt: {message}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""One place that turns configuration nodes into objects, and makes their errors speak of keys."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from genopt.errors import GenoptError, UnknownNameError
+
+
+def make(node: Any, key: str, **extra: Any) -> Any:
+    """The object that a node describes; its parts stay plain dictionaries.
+
+    Args:
+        node: a mapping with ``_target_``.
+        key: the node's key, for messages.
+        **extra: further keyword arguments.
+
+    Returns:
+        The object, or a callable where the node says ``_partial_``.
+
+    Raises:
+        GenoptError: if it cannot be built; the message names the key.
+    """
+    try:
+        return instantiate(node, **extra, _recursive_=False, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, GenoptError):
+            raise cause from error
+        raise GenoptError(f"{key}: {cause}") from error
+
+
+def make_all(nodes: Mapping[str, Any] | None, key: str) -> list[Any]:
+    """The objects of a group whose entries each have a ``_target_``, such as loggers.
+
+    Args:
+        nodes: name to node.
+        key: the group's key, for messages.
+
+    Returns:
+        The objects in order.
+    """
+    return [make(node, f"{key}.{name}") for name, node in (nodes or {}).items()]
+
+
+def call(function: Callable[..., Any], *arguments: Any, **offered: Any) -> Any:
+    """Call a function with those of the offered keywords that its signature names.
+
+    So a routine of one's own takes just what it needs.
+
+    Args:
+        function: the function, possibly a partial one.
+        *arguments: positional arguments.
+        **offered: keyword arguments on offer.
+
+    Returns:
+        What the function returns.
+    """
+    known = inspect.signature(function).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        return function(*arguments, **offered)
+    return function(*arguments, **{k: v for k, v in offered.items() if k in known})
+
+
+def check_keywords(node: Mapping[str, Any], target: str, key: str) -> None:
+    """Check a node's keys against the signature of a class of another project.
+
+    Args:
+        node: keyword arguments.
+        target: import path of the class.
+        key: the node's key, for messages.
+
+    Raises:
+        UnknownNameError: if a key is no argument of the class.
+    """
+    known = list(inspect.signature(get_class(target)).parameters)
+    for name in node:
+        if name not in known and not str(name).startswith("_"):
+            raise UnknownNameError("config key", f"{key}.{name}", [f"{key}.{k}" for k in known])
+
+
+def without_unused(config: DictConfig, overridden: list[str]) -> DictConfig:
+    """The configuration without the parts that the chosen model does not use.
+
+    Args:
+        config: the composed configuration, interpolations unresolved.
+        overridden: keys that the user set.
+
+    Returns:
+        A copy; groups such as ``encoder`` that nothing refers to are gone.
+
+    Raises:
+        GenoptError: if the user set a part that has no effect with the chosen model.
+    """
+    text = OmegaConf.to_yaml(config, resolve=False)
+    unused = [part for part in PARTS if f"${{{part}}}" not in text]
+    if "epochs" not in (config.model or {}):
+        unused += ["trainer", "callbacks"]
+    for key in overridden:
+        group = key.split(".")[0].split("@")[0]
+        if group in unused:
+            raise GenoptError(
+                f"{key} has no effect with the chosen model ({config.model.get('_target_')}): "
+                "drop it, or choose a model that uses it"
+            )
+    out = config.copy()
+    OmegaConf.set_struct(out, False)
+    for part in unused:
+        out.pop(part, None)
+    return out
+
+
+PARTS = ("encoder", "heads", "network", "path", "coupling", "time_sampling", "sampler")
+
+
+def overridden_keys(overrides: list[str]) -> list[str]:
+    """The keys of command-line overrides.
+
+    Args:
+        overrides: such as ``model.epochs=5`` or ``~goal``.
+
+    Returns:
+        The keys without Hydra's signs.
+    """
+    return [override.lstrip("+~").split("=")[0] for override in overrides]

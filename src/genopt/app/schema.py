@@ -1,0 +1,132 @@
+"""Schemas: the types of our own configuration groups, so that errors are found before any work.
+
+A YAML file of a group names its schema first in its defaults and adds values. Classes of other
+projects (trainer, loggers, callbacks) keep their own signatures and are checked against those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class ConfigSchema:
+    """Top level of a study."""
+
+    problem: Any = MISSING
+    data: Any = MISSING
+    model: Any = MISSING
+    encoder: Any = MISSING
+    heads: Any = MISSING
+    network: Any = MISSING
+    path: Any = MISSING
+    coupling: Any = MISSING
+    time_sampling: Any = MISSING
+    sampler: Any = MISSING
+    judge: Any = None
+    routine: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: Any = MISSING
+    logger: Any = MISSING
+    paths: Any = MISSING
+    goal: Any = field(default_factory=dict)
+    seed: int = 0
+    checkpoint: str | None = None
+    top: int = 5
+    threads: int = 1
+    figures: bool = True
+    progress: bool = True
+    rerun: bool = False
+
+
+@dataclass
+class PathsSchema:
+    """Where results go."""
+
+    outputs: str = MISSING
+    sweeps: str = MISSING
+
+
+@dataclass
+class DataSchema:
+    """Rows and splits."""
+
+    rows: int | None = None
+    validation: float = MISSING
+    test: float = MISSING
+
+
+@dataclass
+class TableProblemSchema:
+    """A user's own file."""
+
+    _target_: str = MISSING
+    path: str = MISSING
+    x: list[str] = MISSING
+    y: list[str] = MISSING
+    goal: Any = None
+    bounds: Any = None
+    kinds: Any = None
+    labels: Any = None
+    units: Any = None
+    simplexes: list[list[str]] | None = None
+    row_id: str | None = None
+
+
+@dataclass
+class MixtureSchema:
+    """The Gaussian mixture."""
+
+    _target_: str = MISSING
+    _partial_: bool = True
+    max_components: int = MISSING
+    min_components: int = MISSING
+    criterion: str = MISSING
+    n_init: int = MISSING
+    regularization: float = MISSING
+
+
+@dataclass
+class ConditionSchema:
+    """The routine of the mixture."""
+
+    _target_: str = MISSING
+    _partial_: bool = True
+    samples: int = MISSING
+    targets: int = MISSING
+
+
+@dataclass
+class GenerateSchema:
+    """The routine of the flow."""
+
+    _target_: str = MISSING
+    _partial_: bool = True
+    samples: int = MISSING
+    targets: int = MISSING
+    trajectory: bool = MISSING
+
+
+SCHEMAS: dict[str, tuple[str | None, type]] = {
+    "base_config": (None, ConfigSchema),
+    "base_paths": ("paths", PathsSchema),
+    "base_data": ("data", DataSchema),
+    "base_table": ("problem", TableProblemSchema),
+    "base_mixture": ("model", MixtureSchema),
+    "base_condition": ("routine", ConditionSchema),
+    "base_generate": ("routine", GenerateSchema),
+}
+
+
+def register(store: ConfigStore) -> None:
+    """Make the schemas known to Hydra.
+
+    Args:
+        store: Hydra's store of structured configurations.
+    """
+    for name, (group, node) in SCHEMAS.items():
+        store.store(name=name, group=group, node=node)

@@ -1,0 +1,106 @@
+"""Everything a study needs to know before any work: the problem, the goal, the rows, the checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from genopt.app.parts import check_keywords, make
+from genopt.errors import GenoptError
+
+if TYPE_CHECKING:
+    from genopt.data.table import Table
+    from genopt.goal import Goal
+    from genopt.problems.base import Problem
+
+_TRAINER = "pytorch_lightning.Trainer"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the stages of a study share.
+
+    Args:
+        config: the composed configuration.
+        problem: what is asked.
+        goal: what is wanted.
+        table: the rows, with split labels.
+    """
+
+    config: DictConfig
+    problem: Problem
+    goal: Goal
+    table: Table
+
+    @classmethod
+    def of(cls, config: DictConfig) -> Setting:
+        """Build the problem, its goal and its table, and check all that needs no training.
+
+        Args:
+            config: the composed configuration.
+
+        Returns:
+            The setting.
+
+        Raises:
+            GenoptError: if a key, a column, a goal or the table cannot be used.
+        """
+        from genopt.goal import Goal
+
+        if "trainer" in config:
+            check_keywords(config.trainer, _TRAINER, "trainer")
+        if config.top < 1 or config.threads < 1:
+            raise GenoptError(f"top={config.top} and threads={config.threads} must be positive")
+        problem = make(config.problem, "problem")
+        wanted: Any = OmegaConf.to_container(config.goal, resolve=True) or problem.default_goal
+        if not isinstance(wanted, Mapping) or not wanted:
+            raise GenoptError(
+                "goal is empty and the problem has none of its own: say what is wanted, for "
+                f"example goal='{{{problem.y_space.names[0]}: max}}'"
+            )
+        goal = Goal(wanted, problem.x_space, problem.y_space)
+        table = problem.table(config.data.rows, seed=config.seed)
+        if set(table.split) == {"train"}:
+            table = table.with_split(config.data.validation, config.data.test, config.seed)
+        return cls(config, problem, goal, table)
+
+    @property
+    def answers(self) -> tuple[Any, ...]:
+        """The problem's exact answers, where its own goal is asked."""
+        same = dict(self.goal.spec) == dict(self.problem.default_goal)
+        return self.problem.answers if same else ()
+
+    def data_bytes(self) -> bytes:
+        """The user's own table as bytes, so that a changed file means another study."""
+        path = self.config.problem.get("path")
+        return Path(path).expanduser().read_bytes() if path else b""
+
+
+def check_spaces(model: Any, problem: Problem, key: str) -> None:
+    """Refuse a model that was made for other columns.
+
+    Args:
+        model: a loaded model.
+        problem: what is asked.
+        key: where the model comes from, for the message.
+
+    Raises:
+        GenoptError: if its columns, classes or simplexes differ; the message names them.
+    """
+    for role in ("x", "y"):
+        theirs, ours = getattr(model, f"{role}_space"), getattr(problem, f"{role}_space")
+        if theirs.names != ours.names:
+            raise GenoptError(
+                f"{key} belongs to another problem: its {role} columns are "
+                f"{', '.join(theirs.names)}, this problem has {', '.join(ours.names)}"
+            )
+        for a, b in zip(theirs, ours, strict=True):
+            if a.labels != b.labels or a.kind != b.kind:
+                raise GenoptError(
+                    f"{key} belongs to another problem: {role} column {a.name!r} is {a.kind} "
+                    f"{list(a.labels)} there and {b.kind} {list(b.labels)} here"
+                )

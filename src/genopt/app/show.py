@@ -1,0 +1,167 @@
+"""What a study prints: what is asked, how far it is, the best designs and the verdict.
+
+This is the only place of genopt that prints; everything else logs or warns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from genopt.app.setting import Setting
+    from genopt.app.study import StudyResult
+    from genopt.space import Space
+
+_WIDTH = 140
+
+
+class Screen:
+    """The terminal of a study; only the first process of a distributed run prints.
+
+    Args:
+        progress: whether steps are shown; results always are.
+    """
+
+    def __init__(self, progress: bool = True) -> None:
+        import os
+
+        from rich.console import Console
+
+        self.progress = progress
+        console = Console(stderr=False)
+        # a pipe or a log file has no width of its own, and a table cut to 80 columns is no table
+        self.console = console if console.is_terminal else Console(width=_WIDTH)
+        self.first = os.environ.get("LOCAL_RANK", "0") == "0"
+
+    def note(self, text: str) -> None:
+        """One line about a step.
+
+        Args:
+            text: the line.
+        """
+        if self.progress and self.first:
+            self.console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
+
+    def header(self, setting: Setting) -> None:
+        """What is asked: problem, columns, rows, goal, model and routine.
+
+        Args:
+            setting: the study's setting.
+        """
+        if not (self.progress and self.first):
+            return
+        from rich.panel import Panel
+        from rich.table import Table
+
+        config, table = setting.config, setting.table
+        counts = {part: table.split.count(part) for part in ("train", "validation", "test")}
+        facts = Table.grid(padding=(0, 2))
+        missing = f", {table.missing_share:.0%} of labels missing" if table.missing_share else ""
+        facts.add_row("rows", f"{len(table)} {_counts(counts)}{missing}")
+        facts.add_row("goal", str(setting.goal))
+        facts.add_row("model", str(config.model.get("_target_", "")).rpartition("genopt.")[2])
+        facts.add_row("routine", str(config.routine.get("_target_", "")).rpartition("genopt.")[2])
+        for row in setting.problem.describe():
+            unit = f" {row['unit']}" if row["unit"] else ""
+            facts.add_row(row["role"], f"{row['column']}: {row['kind']}, {row['range']}{unit}")
+        title = f"[bold]{setting.problem.name}[/bold] seed {config.seed}"
+        self.console.print(Panel(facts, title=title, title_align="left", expand=False))
+
+    def result(self, result: StudyResult, setting: Setting) -> None:
+        """The best designs, the numbers behind them and the verdict.
+
+        Args:
+            result: what the study found.
+            setting: the study's setting.
+        """
+        if not self.first:
+            return
+        problem = setting.problem
+        title = f"{problem.name}: best distinct designs"
+        self.console.print(
+            designs_table(
+                result.top, problem.x_space, problem.y_space, title, problem.has_simulator
+            )
+        )
+        self.console.print(numbers_line(result.metrics), highlight=False, soft_wrap=True)
+        self.console.print(f"[bold]{result.verdict}[/bold]", highlight=False, soft_wrap=True)
+        self.console.print(f"[dim]everything is in {result.folder}[/dim]", soft_wrap=True)
+
+
+def designs_table(
+    top: pd.DataFrame,
+    x_space: Space,
+    y_space: Space,
+    title: str,
+    verified: bool,
+    lead: tuple[str, ...] = (),
+) -> Any:
+    """A rich table of designs: design, claim, truth or nearest measured row.
+
+    Args:
+        top: rows as `genopt.analysis.summary.top_frame` gives them.
+        x_space: the Space of the designs.
+        y_space: the Space of the properties.
+        title: title of the table.
+        verified: whether there is a simulator, whose answer is shown.
+        lead: further columns of ``top`` to show first.
+
+    Returns:
+        The table.
+    """
+    from rich.table import Table
+
+    columns: list[tuple[str, str, str]] = [(name, name, "bold") for name in lead]
+    if top["goal"].nunique() > 1:
+        columns.append(("goal", "goal", "bold"))
+    columns += [(v.name, v.name, "") for v in x_space]
+    columns += [(f"{n}_predicted", f"{n}\npredicted", "cyan") for n in y_space.names]
+    if verified:
+        columns += [(f"{n}_verified", f"{n}\nverified", "green") for n in y_space.names]
+    else:
+        columns.append(("nearest_distance", "nearest\nmeasured", "dim"))
+        columns += [(f"{n}_nearest", f"{n}\nmeasured there", "green") for n in y_space.names]
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="")
+    for _, header, style in columns:
+        table.add_column(header, style=style, justify="right", overflow="fold")
+    previous = None
+    for row in top.to_dict("records"):
+        key = tuple(row[name] for name in lead)
+        if previous is not None and key != previous:
+            table.add_section()
+        previous = key
+        table.add_row(*(_cell(row[name]) for name, _, _ in columns))
+    return table
+
+
+def numbers_line(metrics: Mapping[str, float]) -> str:
+    """The numbers that say how far the designs can be trusted, in one line.
+
+    Args:
+        metrics: a study's metrics.
+
+    Returns:
+        The line.
+    """
+    shown = [
+        f"{name.removeprefix('held_out/')} {value:.3g}"
+        for name, value in metrics.items()
+        if name.startswith(("held_out/r2", "held_out/accuracy", "round_trip", "mode_", "weight_"))
+    ]
+    shown += [f"diversity {metrics['diversity']:.3g}"]
+    shown += [f"fit {metrics['fit_seconds']:.1f} s", f"search {metrics['routine_seconds']:.1f} s"]
+    return "  ".join(shown)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return "(" + ", ".join(f"{n} {part}" for part, n in counts.items() if n) + ")"

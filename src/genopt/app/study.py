@@ -1,0 +1,266 @@
+"""One study: problem, table, model, routine, candidates, verification, figures, all in one folder.
+
+Each stage leaves its result in the folder before the next one starts, so a study that was killed
+goes on where it stopped and nothing already computed is lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from genopt.app.folder import StudyFolder, environment, fingerprint
+from genopt.app.logs import close, log_result
+from genopt.app.parts import call, make, make_all
+from genopt.app.setting import Setting, check_spaces
+from genopt.app.show import Screen
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from genopt.candidates import Candidates
+
+logger = logging.getLogger(__name__)
+
+_MODEL = "model.ckpt"
+_JUDGE = "judge.ckpt"
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study leaves behind.
+
+    Args:
+        folder: where everything lies.
+        candidates: all designs.
+        top: the best distinct ones beside the nearest measured rows.
+        metrics: plain numbers.
+        verdict: the outcome in words.
+    """
+
+    folder: Path
+    candidates: Candidates
+    top: pd.DataFrame
+    metrics: dict[str, float]
+    verdict: str
+
+
+def run_study(config: DictConfig, path: str | Path) -> StudyResult:
+    """Run one study, go on with one that was interrupted, or show one that is finished.
+
+    Args:
+        config: a composed configuration, as from `genopt.app.compose.compose`.
+        path: the study's folder.
+
+    Returns:
+        The result.
+
+    Raises:
+        GenoptError: if the configuration, the table or the checkpoint cannot be used; nothing has
+            been trained then.
+    """
+    import torch
+
+    torch.set_num_threads(max(config.threads, 1))
+    screen = Screen(config.progress)
+    folder = StudyFolder(Path(path))
+    setting = Setting.of(config)
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    mark = fingerprint(resolved, setting.data_bytes())
+    if folder.finished(mark) and not config.rerun:
+        result = load_result(folder)
+        screen.note(f"already finished in {folder.path}; rerun=true repeats it")
+        screen.result(result, setting)
+        return result
+    if folder.open(mark, config.rerun):
+        screen.note(f"going on with the unfinished study in {folder.path}")
+    OmegaConf.save(OmegaConf.create(resolved), folder.path / "config.yaml")
+    folder.write("environment.json", environment())
+    screen.header(setting)
+    loggers: list[Any] = []
+    try:
+        loggers = make_all(config.logger, "logger")
+        result = _stages(setting, folder, loggers, screen)
+        log_result(loggers, resolved, result)
+    except BaseException as error:
+        logger.error("the study failed: %s\n%s", error, traceback.format_exc())
+        folder.mark(state="failed", error=str(error))
+        raise
+    finally:
+        close(loggers)
+    folder.mark(state="finished", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
+    screen.result(result, setting)
+    return result
+
+
+def load_result(folder: StudyFolder) -> StudyResult:
+    """The result of a finished study.
+
+    Args:
+        folder: its folder.
+
+    Returns:
+        The result, as `run_study` returned it.
+    """
+    import pandas as pd
+
+    from genopt.candidates import Candidates
+
+    return StudyResult(
+        folder.path,
+        Candidates.load(folder.path / "candidates.parquet"),
+        pd.read_csv(folder.path / "top.csv"),
+        folder.read("metrics.json"),
+        folder.status["verdict"],
+    )
+
+
+# -- the stages ------------------------------------------------------------------------------------
+def _stages(
+    setting: Setting, folder: StudyFolder, loggers: list[Any], screen: Screen
+) -> StudyResult:
+    from genopt.analysis.metrics import candidate_scores, regression_scores
+    from genopt.analysis.summary import top_frame, verdict
+    from genopt.protocols import ForwardModel
+
+    config, table = setting.config, setting.table
+    table.write(folder.path / "data.parquet")
+    model, fit_seconds = _model(setting, folder, loggers, screen)
+    judge = _judge(setting, folder, model, screen)
+
+    candidates, seconds = _candidates(setting, folder, model, judge, screen)
+    train = table.part("train")
+    metrics = {"fit_seconds": fit_seconds, "routine_seconds": seconds}
+    metrics |= candidate_scores(candidates, setting.goal, setting.answers, train)
+    forward = model if isinstance(model, ForwardModel) else judge
+    parity = None
+    if forward is not None:
+        import torch
+
+        held_out = table.part("test") if len(table.part("test")) else train
+        with torch.no_grad():
+            parity = (held_out, forward.predict_y(held_out.x).detach().to(torch.float64))
+        scores = regression_scores(held_out.y, parity[1], table.y_space)
+        metrics |= {f"held_out/{name}": value for name, value in scores.items()}
+    words = verdict(candidates, setting.goal, metrics, setting.answers)
+    top = top_frame(candidates, table, config.top)
+    top.to_csv(folder.path / "top.csv", index=False)
+    folder.write("metrics.json", metrics)
+    folder.mark(verdict=words)
+    if config.figures:
+        from genopt.analysis.plots.study import draw_figures
+
+        screen.note("drawing figures")
+        draw_figures(
+            folder.path / "figures",
+            setting.problem.name,
+            setting.goal,
+            table,
+            candidates,
+            setting.answers,
+            parity,
+            getattr(model, "history", None),
+        )
+    return StudyResult(folder.path, candidates, top, metrics, words)
+
+
+def _model(
+    setting: Setting, folder: StudyFolder, loggers: list[Any], screen: Screen
+) -> tuple[Any, float]:
+    """The fitted model and the seconds its fit took; loaded where it is already there."""
+    config, problem = setting.config, setting.problem
+    model = _new_model(config.model, setting, "model")
+    if config.checkpoint is not None:
+        model = type(model).load(config.checkpoint)
+        check_spaces(model, problem, f"checkpoint={config.checkpoint}")
+        screen.note(f"using the model of {config.checkpoint}")
+        return model, 0.0
+    saved = folder.path / _MODEL
+    if saved.exists():
+        screen.note("using the model that is already trained")
+        return type(model).load(saved), float(folder.status.get("fit_seconds", 0.0))
+    seconds = _fit(model, setting, folder.path, loggers)
+    model.save(saved)
+    folder.mark(fit_seconds=seconds)
+    return model, seconds
+
+
+def _judge(setting: Setting, folder: StudyFolder, model: Any, screen: Screen) -> Any:
+    """A model that predicts y for designs of one that does not, where no simulator can."""
+    from genopt.protocols import ForwardModel
+
+    if isinstance(model, ForwardModel) or setting.problem.has_simulator:
+        return None
+    judge = _new_model(setting.config.judge, setting, "judge")
+    saved = folder.path / _JUDGE
+    if saved.exists():
+        return type(judge).load(saved)
+    screen.note(f"fitting the judge ({type(judge).__name__}) that scores the flow's designs")
+    _fit(judge, setting, None, [])
+    judge.save(saved)
+    return judge
+
+
+def _new_model(node: DictConfig, setting: Setting, key: str) -> Any:
+    """An untrained model for the problem's columns.
+
+    A model that needs complete rows is given the goal's columns, so that others may have gaps.
+    """
+    partial = make(node, key)
+    spaces = {"x_space": setting.problem.x_space, "y_space": setting.problem.y_space}
+    columns = [term.column for term in setting.goal.terms]
+    offered = {"y_columns": columns} if setting.table.missing_share > 0 else {}
+    return call(partial, **spaces, **offered, seed=setting.config.seed)
+
+
+def _fit(model: Any, setting: Setting, folder: Path | None, loggers: list[Any]) -> float:
+    from genopt.models.training import FitOptions
+
+    config = setting.config
+    trainer: Any = OmegaConf.to_container(config.get("trainer") or OmegaConf.create({}))
+    options = FitOptions(
+        seed=config.seed,
+        folder=folder,
+        trainer=trainer,
+        loggers=loggers,
+        callbacks=make_all(config.get("callbacks"), "callbacks"),
+        progress=config.progress,
+    )
+    started = time.perf_counter()
+    model.fit_table(setting.table, options)
+    return time.perf_counter() - started
+
+
+def _candidates(
+    setting: Setting, folder: StudyFolder, model: Any, judge: Any, screen: Screen
+) -> tuple[Candidates, float]:
+    """What the routine returns, verified and saved; read back where it is already there."""
+    from genopt.candidates import Candidates
+    from genopt.routines.verify import verify
+
+    saved = folder.path / "candidates.parquet"
+    if "routine_seconds" in folder.status and saved.exists():
+        return Candidates.load(saved), float(folder.status["routine_seconds"])
+    routine = make(setting.config.routine, "routine")
+    screen.note(f"searching for designs: {setting.goal}")
+    started = time.perf_counter()
+    candidates = call(
+        routine,
+        model,
+        setting.goal,
+        table=setting.table.part("train"),
+        judge=judge,
+        seed=setting.config.seed,
+        progress=setting.config.progress,
+    )
+    seconds = time.perf_counter() - started
+    candidates = verify(candidates, setting.problem)
+    candidates.save(saved)
+    folder.mark(routine_seconds=seconds)
+    return candidates, seconds
