@@ -24,7 +24,17 @@ _EXPORTS = {
     "generate_samples": "genopt.data.sampling",
     "sample_space": "genopt.data.sampling",
     "cluster_stats": "genopt.modes",
+    "Problem": "genopt.problems.base",
     "FitOptions": "genopt.models.training",
+    "GaussianMixture": "genopt.models.mixture",
+    "Mixture": "genopt.models.mixture",
+    "MixtureFit": "genopt.models.mixture",
+    "best_gmm": "genopt.models.mixture",
+    "condition": "genopt.routines.sample",
+    "generate": "genopt.routines.sample",
+    "verify": "genopt.routines.verify",
+    "compose": "genopt.app.compose",
+    "run_study": "genopt.app.study",
 }
 
 __all__ = ["__version__", *_EXPORTS]

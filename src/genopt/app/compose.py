@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 import genopt
+from genopt.app.parts import overridden_keys, without_unused
 from genopt.app.schema import register
 from genopt.errors import GenoptError
 
@@ -71,31 +72,39 @@ def goal_overrides(arguments: Sequence[str]) -> list[str]:
     return out
 
 
-def compose(overrides: Sequence[str] = (), folder: str | Path | None = None) -> DictConfig:
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration of one study, as the command line would compose it.
 
     Args:
         overrides: what follows ``genopt`` on the command line.
-        folder: the study's folder, where the configuration asks for it.
 
     Returns:
-        The composed configuration.
+        The composed configuration, for `genopt.run_study`.
 
     Example:
         >>> compose(["problem=plug_flow", "model=mixture"]).seed
         0
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    config = compose_all(overrides)
+    # the names of the choices are read from Hydra's own node when loggers are built
+    HydraConfig.instance().set_config(config)
+    return without_unused(config, overridden_keys(list(overrides)))
+
+
+def compose_all(overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration with the parts that the chosen model does not use, and Hydra's own node.
+
+    Args:
+        overrides: what follows ``genopt`` on the command line.
+
+    Returns:
+        The composed configuration.
     """
     import hydra
 
     prepare()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        given: list[str] = goal_overrides(overrides)
-        if folder is not None:
-            given.append(f"hydra.run.dir={folder}")
-        return hydra.compose(CONFIG_NAME, given, return_hydra_config=True)
-
-
-def plain(config: Any) -> Any:
-    """A configuration as plain dictionaries and lists, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)
+        return hydra.compose(CONFIG_NAME, goal_overrides(overrides), return_hydra_config=True)

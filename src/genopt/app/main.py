@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from genopt.app.compose import CONFIG_NAME, conf_folder, goal_overrides, prepare
@@ -15,6 +16,7 @@ from genopt.app.messages import explain
 from genopt.app.parts import overridden_keys, without_unused
 
 _TRACEBACK = "HYDRA_FULL_ERROR"
+_ASKED_FOR = os.environ.get(_TRACEBACK, "") not in ("", "0")
 
 
 def task(config: DictConfig) -> float | None:
@@ -26,18 +28,23 @@ def task(config: DictConfig) -> float | None:
     Returns:
         The best loss, verified where there is a simulator: what a sweeper minimises.
     """
-    from genopt.app.study import run_study
-
     job = HydraConfig.get()
-    used = without_unused(config, overridden_keys(list(job.overrides.task)))
-    result = run_study(used, Path(job.runtime.output_dir))
+    try:
+        from genopt.app.study import run_study
+
+        used = without_unused(config, overridden_keys(list(job.overrides.task)))
+        result = run_study(used, Path(job.runtime.output_dir))
+    except Exception as error:
+        # in a sweep the error goes to Hydra, which names the job and lets the others run
+        if job.mode != RunMode.MULTIRUN:
+            _stop(error)
+        raise
     best = result.metrics.get("verified/best_loss", result.metrics.get("claimed/best_loss"))
     return None if best is None else float(best)
 
 
 def main() -> None:
     """Entry point of the command line."""
-    wants_traceback = os.environ.get(_TRACEBACK, "") not in ("", "0")
     # without this Hydra prints its own report of an error and exits before ours can
     os.environ[_TRACEBACK] = "1"
     sys.argv[1:] = goal_overrides(sys.argv[1:])
@@ -48,9 +55,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("genopt: interrupted; the same command goes on from here")
     except Exception as error:
-        message = None if wants_traceback else explain(error)
-        if message is None:
-            raise
+        _stop(error)
+        raise
+
+
+def _stop(error: Exception) -> None:
+    """Leave with one line, where the error is one that a user can mend."""
+    message = None if _ASKED_FOR else explain(error)
+    if message is not None:
         sys.exit(f"genopt: {message}")
 
 

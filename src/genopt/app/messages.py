@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
-from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
 from genopt.errors import GenoptError, UnknownNameError
@@ -30,28 +30,46 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, MissingConfigException):
             return _unknown_option(str(cause))
         if isinstance(cause, MissingMandatoryValue):
-            return (
-                f"{_first_line(cause).replace('Missing mandatory value', 'missing value')}: give it"
-            )
+            key = _first_line(cause).rpartition(" ")[2]
+            return f"{key} has no value: give {key}=..."
         if isinstance(cause, ValidationError):
             return f"{cause.full_key}: {_first_line(cause)}"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return str(UnknownNameError("config key", str(cause.full_key), known_keys()))
+            return unknown_key(str(cause.full_key), sys.argv[1:])
     if isinstance(error, HydraException):
         return _first_line(error)
     return None
 
 
-def known_keys() -> list[str]:
-    """All keys of the shipped configuration with its default choices."""
-    from genopt.app.compose import compose
+def unknown_key(key: str, arguments: list[str]) -> str:
+    """The message for a key that the configuration does not have.
 
-    config = compose()
-    return [key for key in _flatten(config) if not key.startswith("hydra")]
+    Args:
+        key: the key, such as ``model.epohcs``.
+        arguments: the command line; its choices of groups decide which keys there are.
+
+    Returns:
+        The message, with the keys beside it and the nearest one of all.
+    """
+    from genopt.app.compose import compose_all
+
+    choices = [a for a in arguments if re.fullmatch(r"[a-z_@]+=[A-Za-z_0-9]+", a)]
+    try:
+        config = compose_all(choices)
+    except HydraException:
+        config = compose_all()
+    parent, _, _ = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    names = [str(name) for name in node] if isinstance(node, DictConfig) else []
+    beside = [f"{parent}.{name}".lstrip(".") for name in names]
+    beside = [name for name in beside if not name.startswith("hydra") and "._" not in name]
+    return str(UnknownNameError("config key", key, beside))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
 
@@ -64,19 +82,7 @@ def _unknown_option(text: str) -> str:
     found = re.search(r"'([^']+)/([^'/]+)'", text)
     if found is None:
         return text.strip().splitlines()[0]
-    group, name = found.group(1), found.group(2)
     listed = re.search(r"Available options[^:]*:\s*(.*?)(?:\n\s*\n|Config search|$)", text, re.S)
     options = listed.group(1).split() if listed else []
-    return str(
-        UnknownNameError(f"{group}", name, [o for o in options if not o.startswith("base_")])
-    )
-
-
-def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-        for key in node:
-            path = f"{prefix}{key!s}"
-            yield path
-            yield from _flatten(node._get_node(key), f"{path}.")
-    elif isinstance(node, ListConfig):
-        return
+    shown = [option for option in options if not option.startswith(("base_", "for_"))]
+    return str(UnknownNameError(found.group(1), found.group(2), shown))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from genopt.app.schema import ConfigSchema
 from genopt.errors import GenoptError, UnknownNameError
+
+PARTS = ("encoder", "heads", "network", "path", "coupling", "time_sampling", "sampler")
 
 
 def make(node: Any, key: str, **extra: Any) -> Any:
@@ -34,7 +38,7 @@ def make(node: Any, key: str, **extra: Any) -> Any:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         if isinstance(cause, GenoptError):
-            raise cause from error
+            raise GenoptError(str(cause)) from error
         raise GenoptError(f"{key}: {cause}") from error
 
 
@@ -100,6 +104,10 @@ def without_unused(config: DictConfig, overridden: list[str]) -> DictConfig:
     Raises:
         GenoptError: if the user set a part that has no effect with the chosen model.
     """
+    known = [field.name for field in fields(ConfigSchema)]
+    for key in config:
+        if key not in (*known, "hydra"):
+            raise UnknownNameError("config key", str(key), known)
     text = OmegaConf.to_yaml(config, resolve=False)
     unused = [part for part in PARTS if f"${{{part}}}" not in text]
     if "epochs" not in (config.model or {}):
@@ -113,12 +121,9 @@ def without_unused(config: DictConfig, overridden: list[str]) -> DictConfig:
             )
     out = config.copy()
     OmegaConf.set_struct(out, False)
-    for part in unused:
+    for part in (*unused, "hydra"):
         out.pop(part, None)
     return out
-
-
-PARTS = ("encoder", "heads", "network", "path", "coupling", "time_sampling", "sampler")
 
 
 def overridden_keys(overrides: list[str]) -> list[str]:

@@ -49,6 +49,7 @@ class PathsSchema:
 
     outputs: str = MISSING
     sweeps: str = MISSING
+    study: str = MISSING
 
 
 @dataclass
@@ -83,11 +84,55 @@ class MixtureSchema:
 
     _target_: str = MISSING
     _partial_: bool = True
+    y_columns: list[str] | None = None
     max_components: int = MISSING
     min_components: int = MISSING
     criterion: str = MISSING
     n_init: int = MISSING
     regularization: float = MISSING
+
+
+@dataclass
+class MultitaskSchema:
+    """The multi-task model."""
+
+    _target_: str = MISSING
+    _partial_: bool = True
+    encoder: Any = MISSING
+    heads: Any = MISSING
+    task_weights: dict[str, float] | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    patience: int | None = None
+    learning_rate: float = MISSING
+    weight_decay: float = MISSING
+    clip: float = MISSING
+    schedule: str = MISSING
+    warmup: float = MISSING
+
+
+@dataclass
+class FlowSchema:
+    """The conditional flow."""
+
+    _target_: str = MISSING
+    _partial_: bool = True
+    network: Any = MISSING
+    path: Any = MISSING
+    coupling: Any = MISSING
+    time_sampling: Any = MISSING
+    sampler: Any = MISSING
+    condition_dropout: float = MISSING
+    draws: int | None = None
+    ema: float = MISSING
+    epochs: int | None = None
+    batch_size: int | None = None
+    patience: int | None = None
+    learning_rate: float = MISSING
+    weight_decay: float = MISSING
+    clip: float = MISSING
+    schedule: str = MISSING
+    warmup: float = MISSING
 
 
 @dataclass
@@ -111,12 +156,33 @@ class GenerateSchema:
     trajectory: bool = MISSING
 
 
+@dataclass
+class OptimizeLatentSchema:
+    """The routine of the multi-task model."""
+
+    _target_: str = MISSING
+    _partial_: bool = True
+    starts: int = MISSING
+    restarts: int = MISSING
+    steps: int = MISSING
+    lr: float = MISSING
+    perturbation_std: float = MISSING
+    space: str = MISSING
+    ae_task_name: str | None = None
+    density_penalty: float = MISSING
+    spread_penalty: float = MISSING
+    trajectory: bool = MISSING
+
+
 SCHEMAS: dict[str, tuple[str | None, type]] = {
     "base_config": (None, ConfigSchema),
     "base_paths": ("paths", PathsSchema),
     "base_data": ("data", DataSchema),
     "base_table": ("problem", TableProblemSchema),
     "base_mixture": ("model", MixtureSchema),
+    "base_multitask": ("model", MultitaskSchema),
+    "base_optimize_latent": ("routine", OptimizeLatentSchema),
+    "base_flow": ("model", FlowSchema),
     "base_condition": ("routine", ConditionSchema),
     "base_generate": ("routine", GenerateSchema),
 }

@@ -70,7 +70,12 @@ def run_study(config: DictConfig, path: str | Path) -> StudyResult:
     torch.set_num_threads(max(config.threads, 1))
     screen = Screen(config.progress)
     folder = StudyFolder(Path(path))
+    config.paths.study = str(folder.path)
     setting = Setting.of(config)
+    model = _new_model(config.model, setting, "model")
+    if config.checkpoint is not None:
+        model = type(model).load(config.checkpoint)
+        check_spaces(model, setting.problem, f"checkpoint={config.checkpoint}")
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     mark = fingerprint(resolved, setting.data_bytes())
     if folder.finished(mark) and not config.rerun:
@@ -86,10 +91,10 @@ def run_study(config: DictConfig, path: str | Path) -> StudyResult:
     loggers: list[Any] = []
     try:
         loggers = make_all(config.logger, "logger")
-        result = _stages(setting, folder, loggers, screen)
+        result = _stages(setting, folder, model, loggers, screen)
         log_result(loggers, resolved, result)
     except BaseException as error:
-        logger.error("the study failed: %s\n%s", error, traceback.format_exc())
+        logger.info("the study failed: %s\n%s", error, traceback.format_exc())
         folder.mark(state="failed", error=str(error))
         raise
     finally:
@@ -123,7 +128,7 @@ def load_result(folder: StudyFolder) -> StudyResult:
 
 # -- the stages ------------------------------------------------------------------------------------
 def _stages(
-    setting: Setting, folder: StudyFolder, loggers: list[Any], screen: Screen
+    setting: Setting, folder: StudyFolder, model: Any, loggers: list[Any], screen: Screen
 ) -> StudyResult:
     from genopt.analysis.metrics import candidate_scores, regression_scores
     from genopt.analysis.summary import top_frame, verdict
@@ -131,7 +136,7 @@ def _stages(
 
     config, table = setting.config, setting.table
     table.write(folder.path / "data.parquet")
-    model, fit_seconds = _model(setting, folder, loggers, screen)
+    model, fit_seconds = _fitted(model, setting, folder, loggers, screen)
     judge = _judge(setting, folder, model, screen)
 
     candidates, seconds = _candidates(setting, folder, model, judge, screen)
@@ -170,16 +175,12 @@ def _stages(
     return StudyResult(folder.path, candidates, top, metrics, words)
 
 
-def _model(
-    setting: Setting, folder: StudyFolder, loggers: list[Any], screen: Screen
+def _fitted(
+    model: Any, setting: Setting, folder: StudyFolder, loggers: list[Any], screen: Screen
 ) -> tuple[Any, float]:
     """The fitted model and the seconds its fit took; loaded where it is already there."""
-    config, problem = setting.config, setting.problem
-    model = _new_model(config.model, setting, "model")
-    if config.checkpoint is not None:
-        model = type(model).load(config.checkpoint)
-        check_spaces(model, problem, f"checkpoint={config.checkpoint}")
-        screen.note(f"using the model of {config.checkpoint}")
+    if setting.config.checkpoint is not None:
+        screen.note(f"using the model of {setting.config.checkpoint}")
         return model, 0.0
     saved = folder.path / _MODEL
     if saved.exists():

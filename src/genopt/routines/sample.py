@@ -15,7 +15,7 @@ from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.errors import GenoptError
 from genopt.goal import Goal
-from genopt.models.mixture import Mixture
+from genopt.models.mixture.engine import Mixture
 from genopt.protocols import ConditionalModel, ForwardModel
 from genopt.routines.targets import reachable_targets
 
@@ -101,7 +101,7 @@ def generate(
     conditions = wanted.reshape(-1, wanted.shape[-1])
     options: dict[str, Any] = {"return_trajectory": True} if trajectory else {}
     drawn = model.sample(conditions, n, torch.Generator().manual_seed(seed), **options)
-    x, path = drawn if trajectory else (drawn, None)
+    x, path = (drawn[..., -1, :], drawn) if trajectory else (drawn, None)
     with torch.no_grad():
         claims = None if judge is None else judge.predict_y(x.to(torch.float64))
     score = model.ood_score(conditions)

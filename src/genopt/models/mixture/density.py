@@ -1,0 +1,126 @@
+"""The joint density of a fitted mixture: conditionals, log densities, how unusual an output is."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genopt.models.mixture.columns import JointColumns, Selection
+from genopt.models.mixture.conditionals import ConditionalBatch
+from genopt.models.mixture.conditioning import Array
+from genopt.models.mixture.gmm import GaussianMixture
+
+
+class JointDensity:
+    """A mixture over the joint columns and what can be asked of it.
+
+    Variables are numbered as in `JointColumns`: those of x first, then the modelled ones of y.
+
+    Args:
+        gmm: the mixture over the fitted columns.
+        columns: the joint columns.
+        y_seen: modelled training outputs (N, K'), the reference of `ood_score`.
+    """
+
+    def __init__(self, gmm: GaussianMixture, columns: JointColumns, y_seen: Tensor) -> None:
+        self.gmm = gmm
+        self.columns = columns
+        self.y_seen = y_seen
+        self._joints: dict[Selection, GaussianMixture] = {}
+        self._surprises: dict[tuple[int, ...], Array] = {}
+
+    def conditional(
+        self, values: Tensor, given: tuple[int, ...], wanted: tuple[int, ...]
+    ) -> tuple[ConditionalBatch, Selection, Array]:
+        """Conditionals of the wanted variables.
+
+        Args:
+            values: raw values of the given variables (C, V).
+            given: the given variables.
+            wanted: the wanted variables; all others are integrated out.
+
+        Returns:
+            The conditionals over ``selection.wanted``, the selection of columns and the values of
+            ``selection.given`` (C, q).
+        """
+        selection = self.columns.select(given, wanted)
+        known = self._pick(values, given, selection.given)
+        joint = self._joint(selection)
+        return joint.condition_batch(range(known.shape[1]), known), selection, known
+
+    def _joint(self, selection: Selection) -> GaussianMixture:
+        if selection not in self._joints:
+            self._joints[selection] = self.columns.mixture(self.gmm, selection)
+        return self._joints[selection]
+
+    def _pick(self, values: Tensor, variables: tuple[int, ...], wanted: tuple[int, ...]) -> Array:
+        order = self.columns.columns(variables)
+        full = self.columns.full(values, variables)[:, [order.index(c) for c in wanted]]
+        picked: Array = full.detach().to(torch.float64).numpy()
+        return picked
+
+    def log_prob(self, x: Tensor, values: Tensor, known: tuple[int, ...]) -> Tensor:
+        """Log density of designs given the known variables.
+
+        The density of the numbers times the probability of the classes given the numbers.
+
+        Args:
+            x: designs (N, P).
+            values: raw values of the known variables (N, V).
+            known: the known variables.
+
+        Returns:
+            (N,).
+        """
+        everything = self.columns.x_variables
+        classes = [i for i in everything if self.columns.variables[i].labels]
+        batch, selection, _ = self.conditional(values, known, everything)
+        density = torch.from_numpy(batch.log_prob(self._pick(x, everything, selection.wanted)))
+        if not classes:
+            return density
+        total = torch.full_like(density, -math.inf)
+        labels = [range(len(self.columns.variables[i].labels)) for i in classes]
+        for codes in itertools.product(*labels):
+            other = x.clone()
+            other[:, classes] = torch.tensor(codes, dtype=x.dtype)
+            relaxed = batch.log_prob(self._pick(other, everything, selection.wanted))
+            total = torch.logaddexp(total, torch.from_numpy(relaxed))
+        density = density - total
+        numbers = tuple(i for i in everything if i not in classes)
+        if numbers:
+            batch, selection, _ = self.conditional(values, known, numbers)
+            points = self._pick(x[:, list(numbers)], numbers, selection.wanted)
+            density = density + torch.from_numpy(batch.log_prob(points))
+        return density
+
+    def ood_score(self, values: Tensor, known: tuple[int, ...]) -> Tensor:
+        """How unusual known outputs are among the training outputs.
+
+        Args:
+            values: raw values of the known variables (C, V).
+            known: the known variables, all of y.
+
+        Returns:
+            Scores (C,).
+        """
+        if known not in self._surprises:
+            seen = self.y_seen[:, [i - self.columns.x_dim for i in known]]
+            self._surprises[known] = np.sort(self._surprise(seen, known))
+        calm = self._surprises[known]
+        n = len(calm)
+        surprise = self._surprise(values, known)
+        tail = np.interp(surprise, calm, np.linspace(1.0, 1.0 / n, n))
+        width = max(float(calm[-1] - np.median(calm)), 1e-3)
+        excess = np.clip(surprise / width - calm[-1] / width, 0.0, 1e300)
+        return torch.from_numpy(np.abs(np.log(tail)) / math.log(max(n, 2)) + np.log1p(excess))
+
+    def _surprise(self, values: Tensor, known: tuple[int, ...]) -> Array:
+        selection = self.columns.select((), known)
+        surprise: Array = -self._joint(selection).log_prob(
+            self._pick(values, known, selection.wanted)
+        )
+        return surprise

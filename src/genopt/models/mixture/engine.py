@@ -1,0 +1,403 @@
+"""Mixture: one Gaussian mixture over x and y, conditioned exactly on whatever is known.
+
+It is a conditional model (designs given properties) and a forward model (properties given designs)
+at once, trained in seconds; `genopt.models.mixture.gmm` holds its mathematics.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genopt.errors import GenoptError, UnknownNameError
+from genopt.models.mixture.columns import JointColumns
+from genopt.models.mixture.conditions import (
+    as_numbers,
+    conditions,
+    held_values,
+    known_values,
+    patterns,
+)
+from genopt.models.mixture.density import JointDensity
+from genopt.models.mixture.draws import draw_inside, generator_of
+from genopt.models.mixture.gmm import GaussianMixture
+from genopt.models.mixture.moments import ConditionalMoments
+from genopt.models.mixture.rows import usable_rows
+from genopt.models.mixture.selection import CRITERIA, MixtureFit, best_gmm
+from genopt.space import Space
+
+if TYPE_CHECKING:
+    from genopt.data.table import Table
+    from genopt.models.training import FitOptions
+
+logger = logging.getLogger(__name__)
+_FORMAT = "genopt.mixture/1"
+
+
+class Mixture:
+    """A Gaussian mixture over x and y.
+
+    Columns are standardised inside; classes become one-hot blocks; a simplex is modelled without
+    its last column. A y column with too few labels is not modelled, with a warning.
+
+    Args:
+        x_space: the columns of x.
+        y_space: the columns of y.
+        y_columns: the columns of y that are modelled, so that others may have gaps; None for all
+            that have enough labels.
+        max_components: largest number of components that is tried.
+        min_components: smallest number of components that is tried.
+        criterion: ``bic`` or ``aic``.
+        n_init: EM runs for each number of components.
+        regularization: variance added to each component, relative to the columns' variances.
+        seed: seed of EM, and of draws without a generator.
+
+    Raises:
+        UnknownNameError: if the criterion is unknown.
+
+    Example:
+        >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]
+        >>> model = Mixture(Space.of(x=(-1.0, 1.0)), Space.of(y=(0.0, 2.0)), max_components=3)
+        >>> draws = model.fit(x, x + 1).sample(torch.tensor([[1.5]]), n=100)
+        >>> abs(float(draws.mean()) - 0.5) < 0.05
+        True
+    """
+
+    def __init__(
+        self,
+        x_space: Space,
+        y_space: Space,
+        *,
+        y_columns: Sequence[str] | None = None,
+        max_components: int = 20,
+        min_components: int = 1,
+        criterion: str = "bic",
+        n_init: int = 1,
+        regularization: float = 1e-6,
+        seed: int = 0,
+    ) -> None:
+        if criterion not in CRITERIA:
+            raise UnknownNameError("criterion", criterion, CRITERIA)
+        self.x_space = x_space
+        self.y_space = y_space
+        self.y_columns = None if y_columns is None else [y_space[name].name for name in y_columns]
+        self.seed = seed
+        self._options: dict[str, Any] = {
+            "max_components": max_components,
+            "min_components": min_components,
+            "criterion": criterion,
+            "n_init": n_init,
+            "regularization": regularization,
+        }
+        self._parts: tuple[MixtureFit, JointDensity, ConditionalMoments] | None = None
+
+    # -- learning ----------------------------------------------------------------------------------
+    def fit(self, x: Any, y: Any, *, progress: bool = False) -> Mixture:
+        """Learn the joint density from pairs.
+
+        Args:
+            x: designs (N, P).
+            y: properties (N, K); NaN where an entry is missing.
+            progress: log the score of each number of components.
+
+        Returns:
+            This object.
+
+        Raises:
+            GenoptError: if the table cannot be used; the message names the column.
+        """
+        rows = usable_rows(
+            as_numbers(x, "x"), as_numbers(y, "y"), self.x_space, self.y_space, self.y_columns
+        )
+        columns = JointColumns(self.x_space, self.y_space, rows.y_columns)
+        values = torch.cat([rows.x, rows.y], 1)
+        full = columns.full(values, (*columns.x_variables, *columns.y_variables))
+        fit = best_gmm(
+            full[:, list(columns.fitted)].numpy(),
+            names=columns.fitted_names,
+            seed=self.seed,
+            progress=progress,
+            **self._options,
+        )
+        self._install(fit, columns, rows.y)
+        return self
+
+    def fit_table(self, table: Table, options: FitOptions) -> None:
+        """Learn from the training rows of a table.
+
+        Args:
+            table: the table.
+            options: how to fit; the seed and the progress flag are used.
+
+        Raises:
+            GenoptError: if the table has other columns than the Spaces or cannot be used.
+        """
+        for what, mine, given in (
+            ("x", self.x_space, table.x_space),
+            ("y", self.y_space, table.y_space),
+        ):
+            if mine.names != given.names:
+                raise GenoptError(
+                    f"the table's {what} columns are {', '.join(given.names)}; the mixture was "
+                    f"made for {', '.join(mine.names)}"
+                )
+        part = table.part("train")
+        self.seed = options.seed
+        self.fit(part.x, part.y, progress=options.progress)
+
+    def _install(self, fit: MixtureFit, columns: JointColumns, y_seen: Tensor) -> None:
+        density = JointDensity(fit.gmm, columns, y_seen)
+        self._parts = fit, density, ConditionalMoments(fit.gmm, columns, self.y_space.dim)
+
+    @property
+    def _fitted(self) -> tuple[MixtureFit, JointDensity, ConditionalMoments]:
+        if self._parts is None:
+            raise GenoptError("the mixture has not been fitted: call fit(x, y) first")
+        return self._parts
+
+    @property
+    def selection(self) -> MixtureFit:
+        """The fitted mixture over the joint columns with the scores of all sizes tried."""
+        return self._fitted[0]
+
+    @property
+    def gmm(self) -> GaussianMixture:
+        """The joint mixture, columns as in ``columns.fitted_names``."""
+        return self.selection.gmm
+
+    @property
+    def density(self) -> JointDensity:
+        """The joint density with its columns."""
+        return self._fitted[1]
+
+    @property
+    def columns(self) -> JointColumns:
+        """The columns of the joint mixture."""
+        return self.density.columns
+
+    # -- designs given properties ------------------------------------------------------------------
+    def sample(
+        self,
+        y: Tensor,
+        n: int,
+        generator: torch.Generator | None = None,
+        *,
+        fixed: Mapping[int, Tensor | float] | None = None,
+    ) -> Tensor:
+        """Designs drawn from p(x | y), all conditions of one pattern in one pass.
+
+        Draws outside the x Space are drawn again, a bounded number of times; what is still outside
+        is projected and its share is logged.
+
+        Args:
+            y: conditions (C, K) in raw units; NaN for a free entry.
+            n: draws for each condition.
+            generator: source of randomness; the seed of the object if None.
+            fixed: values of x columns that are held, one number or (C,) for each column number.
+
+        Returns:
+            Designs (C, n, P), float64, inside the x Space.
+
+        Raises:
+            GenoptError: if a condition or a fixed value cannot be used.
+        """
+        y = conditions(y, self.y_space, self.columns)
+        if n < 1:
+            raise GenoptError(f"n must be at least 1, it is {n}")
+        held = held_values(fixed or {}, len(y), self.x_space)
+        rng = generator_of(generator, self.seed)
+        free = tuple(i for i in self.columns.x_variables if i not in held)
+        out = y.new_empty(len(y), n, self.x_space.dim)
+        outside = 0.0
+        for rows, known in patterns(y, self.columns):
+            values = torch.cat(
+                [*(held[i][rows, None] for i in held), known_values(y[rows], known, self.columns)],
+                1,
+            )
+            out[rows], share = self._draw(values, (*held, *known), free, n, rng)
+            outside += share * len(rows) / len(y)
+        if outside:
+            logger.info("%.3g %% of the draws left the x Space and were projected", 100 * outside)
+        return out
+
+    def _draw(
+        self,
+        values: Tensor,
+        given: tuple[int, ...],
+        free: tuple[int, ...],
+        n: int,
+        rng: np.random.Generator,
+    ) -> tuple[Tensor, float]:
+        """Draws (C, n, P) of conditions with the same known variables, and the projected share."""
+        batch, selection, known = self.density.conditional(values, given, free)
+        fixed = {i: values[:, j] for j, i in enumerate(given) if i < self.columns.x_dim}
+
+        def draw(rows: Tensor) -> Tensor:
+            index = rows.numpy()
+            full = self.columns.restore(
+                selection, known[index, None], batch.take(index).sample(n, rng)
+            )
+            points = self.columns.raw(full, self.columns.x_variables)
+            for i, value in fixed.items():
+                points[..., i] = value[rows, None]
+            return points
+
+        return draw_inside(draw, len(values), self.x_space, fixed)
+
+    def log_prob(self, x: Tensor, y: Tensor) -> Tensor:
+        """Log density of x given the known entries of y, in raw units.
+
+        It is the density before draws are kept inside the bounds; a simplex counts by all but its
+        last column, a class by its probability given the other columns.
+
+        Args:
+            x: designs (N, P).
+            y: properties (N, K); NaN for a free entry.
+
+        Returns:
+            (N,) float64.
+
+        Raises:
+            GenoptError: if the shapes do not fit.
+        """
+        y, x = (
+            conditions(y, self.y_space, self.columns),
+            self.x_space.check(as_numbers(x, "x"), "x"),
+        )
+        if x.ndim != 2 or len(x) != len(y):
+            raise GenoptError(
+                f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; expected "
+                f"(N, {self.x_space.dim}) and (N, {self.y_space.dim}) with the same N"
+            )
+        out = y.new_empty(len(y))
+        for rows, known in patterns(y, self.columns):
+            out[rows] = self.density.log_prob(
+                x[rows], known_values(y[rows], known, self.columns), known
+            )
+        return out
+
+    def ood_score(self, y: Tensor) -> Tensor:
+        """How unusual conditions are among the training outputs.
+
+        The measure is the negative log density of the known entries. Inside what was seen the score
+        is log(tail) / log(1 / N) with the share ``tail`` of training rows that are at least as
+        unusual: 0 for the most typical, 1 for the most unusual row; beyond that it grows with the
+        logarithm of the excess.
+
+        Args:
+            y: conditions (C, K); NaN for a free entry.
+
+        Returns:
+            Scores (C,), finite; 0 where everything is free.
+        """
+        y = conditions(y, self.y_space, self.columns)
+        out = y.new_zeros(len(y))
+        for rows, known in patterns(y, self.columns):
+            if known:
+                out[rows] = self.density.ood_score(
+                    known_values(y[rows], known, self.columns), known
+                )
+        return out
+
+    # -- properties given designs ------------------------------------------------------------------
+    def predict_y(self, x: Tensor) -> Tensor:
+        """Expected properties of designs, differentiable in x.
+
+        Args:
+            x: designs (..., P).
+
+        Returns:
+            E[y | x] (..., K) of the dtype of x, the likeliest code of a class column, NaN in a
+            column that is not modelled.
+        """
+        return self._fitted[2].mean(self.x_space.check(x))
+
+    def predict_spread(self, x: Tensor) -> Tensor:
+        """Standard deviation of the properties of designs.
+
+        Args:
+            x: designs (..., P).
+
+        Returns:
+            (..., K); for a class column the probability of another class.
+        """
+        return self._fitted[2].spread(self.x_space.check(x))
+
+    # -- saved form --------------------------------------------------------------------------------
+    def save(self, path: str | Path) -> Path:
+        """Write the fitted mixture to one file of plain tensors.
+
+        Args:
+            path: the file.
+
+        Returns:
+            Its path.
+        """
+        fit, path = self.selection, Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": _FORMAT,
+            "x_space": self.x_space.to_dict(),
+            "y_space": self.y_space.to_dict(),
+            "options": dict(self._options),
+            "seed": self.seed,
+            "priors": torch.tensor(fit.gmm.priors),
+            "means": torch.tensor(fit.gmm.means),
+            "covariances": torch.tensor(fit.gmm.covariances),
+            "scores": dict(fit.scores),
+            "converged": dict(fit.converged),
+            "y_columns": list(self.columns.y_columns),
+            "y_seen": self.density.y_seen,
+        }
+        torch.save(content, path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Mixture:
+        """The inverse of `save`.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The fitted mixture.
+
+        Raises:
+            GenoptError: if the file is missing or is not a saved mixture.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise GenoptError(f"path: {path} does not exist")
+        try:
+            content = torch.load(path, weights_only=True)
+        except Exception as error:
+            raise GenoptError(f"path: {path.name} is not a saved mixture ({error})") from error
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise GenoptError(
+                f"path: {path.name} is not a saved mixture of this version ({_FORMAT})"
+            )
+        x_space, y_space = (Space.from_dict(content[key]) for key in ("x_space", "y_space"))
+        model = cls(x_space, y_space, seed=content["seed"], **content["options"])
+        gmm = GaussianMixture(
+            len(content["priors"]),
+            content["priors"].numpy(),
+            content["means"].numpy(),
+            content["covariances"].numpy(),
+            random_state=content["seed"],
+        )
+        fit = MixtureFit(
+            gmm,
+            gmm.n_components,
+            content["options"]["criterion"],
+            content["scores"],
+            content["converged"],
+        )
+        columns = JointColumns(x_space, y_space, tuple(content["y_columns"]))
+        model._install(fit, columns, content["y_seen"])
+        return model

@@ -1,0 +1,124 @@
+"""Which columns and rows of a table a mixture can learn from: EM needs rows without a gap.
+
+A column with hardly any label would cost most rows, so it is left out; a choice that leaves no row
+is an error that says which columns were measured together.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genopt.errors import GenoptError
+from genopt.space import Space
+
+_FEWEST_LABELS = 10
+_SMALLEST_SHARE = 0.1
+_SIMPLEX_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class UsableRows:
+    """The rows that enter EM.
+
+    Args:
+        x: designs (N', P).
+        y: properties (N', K'), complete.
+        y_columns: the K' columns of y that are modelled.
+    """
+
+    x: Tensor
+    y: Tensor
+    y_columns: tuple[int, ...]
+
+
+def usable_rows(
+    x: Tensor,
+    y: Tensor,
+    x_space: Space,
+    y_space: Space,
+    wanted: Sequence[str] | None = None,
+) -> UsableRows:
+    """Choose columns with enough labels and the rows that are complete in them.
+
+    Args:
+        x: designs (N, P).
+        y: properties (N, K); NaN where an entry is missing.
+        x_space: the columns of x.
+        y_space: the columns of y.
+        wanted: the y columns to model; None for all that have enough labels.
+
+    Returns:
+        The complete rows.
+
+    Raises:
+        GenoptError: if shapes do not fit, x has gaps or leaves a simplex, a y column has no label
+            at all or no row is complete.
+    """
+    _check_shapes(x, y, x_space, y_space)
+    known = torch.isfinite(y)
+    if bool(torch.isinf(y).any()):
+        raise GenoptError("y has infinite entries: use NaN for a missing entry")
+    asked = [y_space.index(name) for name in wanted] if wanted else list(range(y_space.dim))
+    counts = known.sum(0)
+    for i in (i for i in asked if counts[i] == 0):
+        raise GenoptError(
+            f"y column {y_space.names[i]!r} has no label: all {len(y)} entries are missing; "
+            "leave it out"
+        )
+    least = max(min(_FEWEST_LABELS, len(y)), _SMALLEST_SHARE * int(counts[asked].max()))
+    kept = tuple(sorted(i for i in asked if counts[i] >= least))
+    left_out = [i for i in asked if i not in kept]
+    sparse = [f"{y_space.names[i]} ({int(counts[i])} labels)" for i in left_out]
+    if not kept:
+        raise GenoptError(f"too few labels for a mixture: {', '.join(sparse)}")
+    if sparse:
+        warnings.warn(
+            f"y columns with too few labels are not modelled by the mixture: {', '.join(sparse)}",
+            UserWarning,
+            stacklevel=3,
+        )
+    complete = known[:, list(kept)].all(1)
+    if int(complete.sum()) < 2:
+        raise GenoptError(_advice(known, y_space, kept))
+    return UsableRows(x[complete], y[complete][:, list(kept)], kept)
+
+
+def _check_shapes(x: Tensor, y: Tensor, x_space: Space, y_space: Space) -> None:
+    x_space.check(x, "x")
+    y_space.check(y, "y")
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+        raise GenoptError(
+            f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; expected (N, {x_space.dim}) and "
+            f"(N, {y_space.dim}) with the same N"
+        )
+    for i, bad in enumerate((~torch.isfinite(x)).sum(0).tolist()):
+        if bad:
+            raise GenoptError(
+                f"x column {x_space.names[i]!r} has {bad} missing or infinite entries: "
+                "drop these rows"
+            )
+    for group, index in zip(x_space.simplexes, x_space.simplex_indices, strict=True):
+        off = ((x[:, list(index)].sum(1) - 1.0).abs() > _SIMPLEX_TOLERANCE).sum()
+        if off:
+            raise GenoptError(f"simplex {list(group)} does not sum to one in {int(off)} rows of x")
+
+
+def _advice(known: Tensor, y_space: Space, kept: tuple[int, ...]) -> str:
+    """The message for a choice of columns without complete rows: which columns go together."""
+    names = [y_space.names[i] for i in kept]
+    patterns = torch.unique(known[:, list(kept)], dim=0)
+    best: tuple[int, int, list[str]] = (0, 0, [])
+    for pattern in patterns:
+        rows = int((known[:, list(kept)] | ~pattern).all(1).sum())
+        chosen = [name for name, there in zip(names, pattern.tolist(), strict=True) if there]
+        if chosen and rows * len(chosen) > best[0]:
+            best = (rows * len(chosen), rows, chosen)
+    return (
+        f"fewer than two rows have all of the y columns {', '.join(names)}: choose columns that "
+        f"were measured together, for example y=[{', '.join(best[2])}] ({best[1]} rows)"
+    )
