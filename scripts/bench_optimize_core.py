@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from genopt.models.multitask import FlexibleMultiTaskModel
+from genopt.models.multitask.model import FlexibleMultiTaskModel
 from genopt.routines.optimize_latent import optimize_latent
 from genopt.space import Space
 

@@ -72,6 +72,27 @@ def goal_overrides(arguments: Sequence[str]) -> list[str]:
     return out
 
 
+def sweep_folder(arguments: Sequence[str]) -> list[str]:
+    """The override that names a sweep's folder after its command line.
+
+    It is fixed before Hydra composes the jobs, so all of them agree, and the same command finds the
+    same folder again and goes on there.
+
+    Args:
+        arguments: command-line arguments.
+
+    Returns:
+        One override, or none where there is no sweep or its folder is given.
+    """
+    sweeps = {"-m", "--multirun"} & set(arguments)
+    if not sweeps or any(a.startswith("hydra.sweep.dir=") for a in arguments):
+        return []
+    words = [a for a in arguments if "=" in a and not a.startswith(("hydra", "rerun", "progress"))]
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(words)).strip("-")[:60]
+    name = "-".join(part for part in (slug, short_hash(sorted(words))) if part)
+    return [f"hydra.sweep.dir='${{paths.sweeps}}/{name}'"]
+
+
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
     """The configuration of one study, as the command line would compose it.
 

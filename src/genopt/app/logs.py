@@ -42,7 +42,7 @@ def close(loggers: list[Any]) -> None:
     """
     for logger in loggers:
         if type(logger).__name__ == "WandbLogger":
-            logger.experiment.finish(quiet=True)
+            logger.experiment.finish()
 
 
 def quiet_wandb() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from genopt.space import Space
 
 _WIDTH = 140
+_TINY = 1e-9
 
 
 class Screen:
@@ -148,9 +149,10 @@ def numbers_line(metrics: Mapping[str, float]) -> str:
         The line.
     """
     shown = [
-        f"{name.removeprefix('held_out/')} {value:.3g}"
+        f"{name.replace('_held_out/', ' ').removeprefix('held_out/')} {value:.3g}"
         for name, value in metrics.items()
-        if name.startswith(("held_out/r2", "held_out/accuracy", "round_trip", "mode_", "weight_"))
+        if name.startswith(("round_trip", "mode_", "weight_"))
+        or any(f"held_out/{kind}" in name for kind in ("r2", "accuracy"))
     ]
     shown += [f"diversity {metrics['diversity']:.3g}"]
     shown += [f"fit {metrics['fit_seconds']:.1f} s", f"search {metrics['routine_seconds']:.1f} s"]
@@ -159,6 +161,8 @@ def numbers_line(metrics: Mapping[str, float]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
+        if abs(value) < _TINY:
+            return "0"
         return "-" if math.isnan(value) else f"{value:.4g}"
     return str(value)
 

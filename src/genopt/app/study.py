@@ -152,7 +152,8 @@ def _stages(
         with torch.no_grad():
             parity = (held_out, forward.predict_y(held_out.x).detach().to(torch.float64))
         scores = regression_scores(held_out.y, parity[1], table.y_space)
-        metrics |= {f"held_out/{name}": value for name, value in scores.items()}
+        whose = "held_out" if judge is None else "judge_held_out"
+        metrics |= {f"{whose}/{name}": value for name, value in scores.items()}
     words = verdict(candidates, setting.goal, metrics, setting.answers)
     top = top_frame(candidates, table, config.top)
     top.to_csv(folder.path / "top.csv", index=False)

@@ -1,1 +1,1 @@
-"""Plain torch parts: encoders, heads and velocity networks. No Lightning, no data, no configuration."""
+"""Plain torch parts: encoders, heads, velocity networks. No Lightning, no data."""

@@ -1,0 +1,6 @@
+"""The flow engine: p(x | y) as a continuous flow from noise, learned by flow matching."""
+
+from genopt.models.flow.conditional import ConditionalFlow
+from genopt.models.flow.facade import ConditionalFlowMatching
+
+__all__ = ["ConditionalFlow", "ConditionalFlowMatching"]
