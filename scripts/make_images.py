@@ -25,14 +25,17 @@ def rings() -> Path:
     colours = (BLUE, ORANGE, GREEN)
     points = known.scatter(x[:, 0], x[:, 1], c=y[:, 0], s=4, cmap="viridis")
     figure.colorbar(points, ax=known, label="y", shrink=0.8)
-    known.set(title="what is known: designs x and their y", xlabel="x1", ylabel="x2")
+    known.set_title("what is known: designs x and their y", fontsize=9)
+    known.set(xlabel="x1", ylabel="x2")
     for value, designs, colour in zip(wanted, found, colours, strict=True):
         asked.scatter(designs[:, 0], designs[:, 1], s=4, color=colour, label=f"y = {value}")
         error = (designs**2).sum(1) - value
         missed.hist(error, bins=50, color=colour, alpha=0.7, range=(-0.1, 0.1))
-    asked.set(title="what is asked: designs for three y", xlabel="x1", ylabel="x2")
+    asked.set_title("what is asked: designs for three y", fontsize=9)
+    asked.set(xlabel="x1", ylabel="x2")
     missed.axvline(0.0, color=GREY)
-    missed.set(title="checked: true y minus wanted y", xlabel="error", ylabel="designs")
+    missed.set_title("what is checked: true y minus wanted y", fontsize=9)
+    missed.set(xlabel="error", ylabel="designs")
     for axes in (known, asked):
         axes.set_aspect("equal")
     legend(figure, asked)

@@ -25,7 +25,7 @@ _EXPORTS = {
     "sample_space": "genopt.data.sampling",
     "cluster_stats": "genopt.modes",
     "Problem": "genopt.problems.base",
-    "FitOptions": "genopt.models.training",
+    "FitOptions": "genopt.models.options",
     "FlexibleMultiTaskModel": "genopt.models.multitask",
     "ConditionalFlow": "genopt.models.flow",
     "ConditionalFlowMatching": "genopt.models.flow",

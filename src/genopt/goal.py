@@ -101,8 +101,8 @@ class Goal:
         GenoptError: if a column, kind, class or number is not valid; the message names it.
 
     Example:
-        >>> goal = Goal({"density": 5.0, "cost": "min"}, Space.of(a=(0, 1)), Space.of(density=(0,
-        9), cost=(0, 1)))
+        >>> x, y = Space.of(a=(0, 1)), Space.of(density=(0, 9), cost=(0, 1))
+        >>> goal = Goal({"density": 5.0, "cost": "min"}, x, y)
         >>> goal.condition()
         tensor([5., nan], dtype=torch.float64)
     """

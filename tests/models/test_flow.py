@@ -12,7 +12,7 @@ from scipy import stats
 from genopt.data.table import Table
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.flow.conditional import ConditionalFlow
-from genopt.models.training import FitOptions
+from genopt.models.options import FitOptions
 from genopt.protocols import ConditionalModel
 from genopt.space import Space, Variable
 

@@ -11,7 +11,7 @@ from scipy import integrate
 from genopt.data.table import Table
 from genopt.errors import GenoptError
 from genopt.models.mixture import Mixture
-from genopt.models.training import FitOptions
+from genopt.models.options import FitOptions
 from genopt.protocols import ConditionalModel, ForwardModel
 from genopt.space import Space, Variable
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genopt.data.table import Table
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.multitask.model import FlexibleMultiTaskModel
-from genopt.models.training import FitOptions
+from genopt.models.options import FitOptions
 from genopt.nn.heads import ClassificationHead, RegressionHead
 from genopt.nn.scalers import InputScaler, Standardiser
 from genopt.protocols import ForwardModel

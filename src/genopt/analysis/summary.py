@@ -41,6 +41,43 @@ def top_frame(candidates: Candidates, table: Table, n: int) -> pd.DataFrame:
     return frame
 
 
+def best_rows_frame(goal: Goal, table: Table, n: int) -> pd.DataFrame:
+    """The best known rows for each goal, as the baseline beside `top_frame`.
+
+    A design measured several times counts once, with the mean of its measurements.
+
+    Args:
+        goal: what is wanted.
+        table: measured or simulated rows.
+        n: rows for each goal.
+
+    Returns:
+        The columns of `top_frame` that a row can fill; the values of y are both ``<y>_nearest``
+        and ``<y>_verified``.
+    """
+    import pandas as pd
+
+    x, owner = torch.unique(table.x, dim=0, return_inverse=True)
+    known = torch.isfinite(table.y).to(torch.float64)
+    total = torch.zeros(len(x), table.y.shape[1], dtype=torch.float64)
+    count = total.index_add(0, owner, known)
+    y = total.index_add(0, owner, table.y.nan_to_num(0.0)) / count
+    loss = goal.loss(y.expand(goal.batch_size, *y.shape) if goal.batched else y)
+    loss = torch.where(torch.isnan(loss), torch.inf, loss).reshape(goal.batch_size, -1)
+    frames = []
+    for b, best in enumerate(loss.argsort(dim=1)[:, :n]):
+        columns: dict[str, object] = {"goal": b}
+        for i, v in enumerate(table.x_space):
+            values = x[best, i].tolist()
+            columns[v.name] = [v.labels[int(c)] for c in values] if v.labels else values
+        for i, name in enumerate(table.y_space.names):
+            columns[f"{name}_nearest"] = columns[f"{name}_verified"] = y[best, i].numpy()
+        columns["loss"] = loss[b, best].numpy()
+        columns["nearest_distance"] = 0.0
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
 def _mean_of_replicates(table: Table, row: int, column: int) -> float:
     same = (table.x == table.x[row]).all(1)
     return float(table.y[same, column].nanmean())

@@ -33,7 +33,9 @@ def task(config: DictConfig) -> float | None:
         from genopt.app.study import run_study
 
         used = without_unused(config, overridden_keys(list(job.overrides.task)))
-        result = run_study(used, Path(job.runtime.output_dir))
+        # the report of a sweep shows all designs in one table
+        single = job.mode != RunMode.MULTIRUN
+        result = run_study(used, Path(job.runtime.output_dir), show=single)
     except Exception as error:
         # in a sweep the error goes to Hydra, which names the job and lets the others run
         if job.mode != RunMode.MULTIRUN:

@@ -31,6 +31,8 @@ class Entry:
         config: its resolved configuration.
         metrics: its numbers.
         verdict: its outcome in words.
+        problem: the problem's name.
+        started: when it began.
     """
 
     folder: Path
@@ -38,6 +40,8 @@ class Entry:
     config: dict[str, Any]
     metrics: dict[str, float]
     verdict: str
+    problem: str
+    started: str
 
 
 def gather(root: Path) -> list[Entry]:
@@ -47,7 +51,7 @@ def gather(root: Path) -> list[Entry]:
         root: the folder of a sweep, or of many.
 
     Returns:
-        Studies sorted by folder; unfinished ones are left out.
+        Studies in the order in which they began; unfinished ones are left out.
     """
     entries = []
     for status in sorted(root.rglob("status.json")):
@@ -62,9 +66,11 @@ def gather(root: Path) -> list[Entry]:
                 config,
                 folder.read("metrics.json"),
                 folder.status.get("verdict", ""),
+                folder.status.get("problem", "study"),
+                folder.status.get("started", ""),
             )
         )
-    return entries
+    return sorted(entries, key=lambda entry: entry.started)
 
 
 def _engine(config: dict[str, Any]) -> str:
@@ -110,43 +116,43 @@ def report(root: Path) -> None:
 
 
 def _show_problem(entries: list[Entry], root: Path) -> pd.DataFrame:
-    """Print the studies of one problem and draw their figure."""
+    """Print the studies of one problem, beside its best known rows, and draw their figure."""
     import pandas as pd
 
     from genopt.analysis.plots.properties import plot_properties
+    from genopt.analysis.summary import best_rows_frame
     from genopt.app.show import Screen, designs_table
     from genopt.candidates import Candidates
     from genopt.data.table import Table
     from genopt.goal import Goal
 
     first = Candidates.load(entries[0].folder / "candidates.parquet")
+    x_space, y_space = first.x_space, first.y_space
+    goal = Goal(first.goal, x_space, y_space)
+    rows = pd.read_parquet(entries[0].folder / "data.parquet")
+    table = Table.from_frame(rows, x_space, y_space)
+    verified = bool(first.y_verified.isfinite().any())
+    source = "simulated" if verified else "measured"
+
     frames, series = [], {}
     for entry in entries:
         label = _label(entry, entries)
         frames.append(pd.read_csv(entry.folder / "top.csv").assign(model=label))
         best = Candidates.load(entry.folder / "candidates.parquet").top(10)
-        known = best.y_verified.isfinite().all()
-        series[label] = (best.y_verified if known else best.y_predicted)[0]
-    frame = pd.concat(frames, ignore_index=True)
-    verified = bool(frame[[f"{n}_verified" for n in first.y_space.names]].notna().any(axis=None))
-    goal = Goal(first.goal, first.x_space, first.y_space)
-    problem = str(entries[0].folder.parent.name if len(entries) == 1 else root.name)
+        series[label] = (best.y_verified if verified else best.y_predicted)[0]
+    known = best_rows_frame(goal, table, max(len(frame) for frame in frames) // goal.batch_size)
+    frame = pd.concat([*frames, known.assign(model=f"best {source}")], ignore_index=True)
+
     screen = Screen()
-    title = f"best distinct designs for {goal}"
-    screen.console.print(
-        designs_table(frame, first.x_space, first.y_space, title, verified, lead=("model",))
-    )
+    problem = entries[0].problem
+    title = f"{problem}: best distinct designs for {goal}"
+    screen.console.print(designs_table(frame, x_space, y_space, title, verified, lead=("model",)))
     for entry in entries:
-        screen.console.print(
-            f"[bold]{_label(entry, entries)}[/bold]: {entry.verdict}", highlight=False
-        )
-    rows = pd.read_parquet(entries[0].folder / "data.parquet")
-    table = Table.from_frame(rows, first.x_space, first.y_space)
+        label = _label(entry, entries)
+        screen.console.print(f"[bold]{label}[/bold]: {entry.verdict}", highlight=False)
     values = "verified by the simulator" if verified else "predicted"
-    figure = plot_properties(
-        goal, table.y, series, "simulated" if verified else "measured", f"best designs, {values}"
-    )
-    figure.savefig(root / f"{problem}.png")
+    title = f"{problem}: best designs, {values}"
+    plot_properties(goal, table.y, series, source, title).savefig(root / f"{problem}.png")
     screen.console.print(f"[dim]report.csv, metrics.csv and {problem}.png are in {root}[/dim]")
     return frame
 

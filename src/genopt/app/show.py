@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from genopt.app.study import StudyResult
     from genopt.space import Space
 
-_WIDTH = 140
+_WIDTH = 160
 _TINY = 1e-9
 
 
@@ -72,22 +72,21 @@ class Screen:
         title = f"[bold]{setting.problem.name}[/bold] seed {config.seed}"
         self.console.print(Panel(facts, title=title, title_align="left", expand=False))
 
-    def result(self, result: StudyResult, setting: Setting) -> None:
+    def result(self, result: StudyResult, setting: Setting, table: bool = True) -> None:
         """The best designs, the numbers behind them and the verdict.
 
         Args:
             result: what the study found.
             setting: the study's setting.
+            table: whether to show the table of designs.
         """
         if not self.first:
             return
         problem = setting.problem
-        title = f"{problem.name}: best distinct designs"
-        self.console.print(
-            designs_table(
-                result.top, problem.x_space, problem.y_space, title, problem.has_simulator
-            )
-        )
+        if table:
+            title = f"{problem.name}: best distinct designs"
+            spaces = problem.x_space, problem.y_space
+            self.console.print(designs_table(result.top, *spaces, title, problem.has_simulator))
         self.console.print(numbers_line(result.metrics), highlight=False, soft_wrap=True)
         self.console.print(f"[bold]{result.verdict}[/bold]", highlight=False, soft_wrap=True)
         self.console.print(f"[dim]everything is in {result.folder}[/dim]", soft_wrap=True)

@@ -51,12 +51,13 @@ class StudyResult:
     verdict: str
 
 
-def run_study(config: DictConfig, path: str | Path) -> StudyResult:
+def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyResult:
     """Run one study, go on with one that was interrupted, or show one that is finished.
 
     Args:
         config: a composed configuration, as from `genopt.app.compose.compose`.
         path: the study's folder.
+        show: whether to print the table of designs at the end.
 
     Returns:
         The result.
@@ -81,12 +82,13 @@ def run_study(config: DictConfig, path: str | Path) -> StudyResult:
     if folder.finished(mark) and not config.rerun:
         result = load_result(folder)
         screen.note(f"already finished in {folder.path}; rerun=true repeats it")
-        screen.result(result, setting)
+        screen.result(result, setting, show)
         return result
     if folder.open(mark, config.rerun):
         screen.note(f"going on with the unfinished study in {folder.path}")
     OmegaConf.save(OmegaConf.create(resolved), folder.path / "config.yaml")
     folder.write("environment.json", environment())
+    folder.mark(problem=setting.problem.name)
     screen.header(setting)
     loggers: list[Any] = []
     try:
@@ -100,7 +102,7 @@ def run_study(config: DictConfig, path: str | Path) -> StudyResult:
     finally:
         close(loggers)
     folder.mark(state="finished", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
-    screen.result(result, setting)
+    screen.result(result, setting, show)
     return result
 
 
@@ -222,7 +224,7 @@ def _new_model(node: DictConfig, setting: Setting, key: str) -> Any:
 
 
 def _fit(model: Any, setting: Setting, folder: Path | None, loggers: list[Any]) -> float:
-    from genopt.models.training import FitOptions
+    from genopt.models.options import FitOptions
 
     config = setting.config
     trainer: Any = OmegaConf.to_container(config.get("trainer") or OmegaConf.create({}))

@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +23,10 @@ from torch import Tensor
 from genopt.data.module import TensorDataModule
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.callbacks import BestWeights, EpochProgress
+from genopt.models.options import FitOptions
 
 SCHEDULES = ("cosine", "one_cycle", "plateau", "constant")
 MONITOR = "validation/loss"
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How a fit is run, apart from what the model is.
-
-    Args:
-        seed: seed of initialisation, shuffling and noise.
-        folder: where checkpoints go; a fit that was cut off goes on from
-            ``folder/checkpoints/last.ckpt``.
-        trainer: keyword arguments of `pytorch_lightning.Trainer` (accelerator, devices, precision,
-            ...).
-        loggers: Lightning loggers.
-        callbacks: further Lightning callbacks.
-        progress: whether to show a progress bar.
-    """
-
-    seed: int = 0
-    folder: Path | None = None
-    trainer: Mapping[str, Any] = field(default_factory=dict)
-    loggers: Sequence[Any] = ()
-    callbacks: Sequence[Any] = ()
-    progress: bool = False
 
 
 class TabularModule(pl.LightningModule):
@@ -338,6 +315,8 @@ def fit(
         "callbacks": callbacks,
         "default_root_dir": str(options.folder or Path.cwd()),
     }
+    if validation is None:
+        settings["limit_val_batches"] = 0
     data = TensorDataModule(train, validation, batch_size, seed=options.seed)
     with _quiet(), seeded(options.seed):
         trainer = pl.Trainer(**settings)

@@ -6,6 +6,7 @@ in one batched call.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.errors import GenoptError
 from genopt.goal import Goal
+from genopt.models.flow.conditional import ConditionalFlow
 from genopt.models.mixture.engine import Mixture
 from genopt.protocols import ConditionalModel, ForwardModel
 from genopt.routines.targets import reachable_targets
@@ -99,13 +101,20 @@ def generate(
         )
     wanted, n = _plan(goal, table, samples, targets)
     conditions = wanted.reshape(-1, wanted.shape[-1])
-    options: dict[str, Any] = {"return_trajectory": True} if trajectory else {}
-    drawn = model.sample(conditions, n, torch.Generator().manual_seed(seed), **options)
-    x, path = (drawn[..., -1, :], drawn) if trajectory else (drawn, None)
+    generator = torch.Generator().manual_seed(seed)
+    path, header = None, {}
+    if trajectory:
+        if not isinstance(model, ConditionalFlow):
+            raise GenoptError(f"{type(model).__name__} has no trajectory: set trajectory=false")
+        path = model.sample(conditions, n, generator, return_trajectory=True)
+        x = path[..., -1, :]
+        header = {"trajectory": "flow", "times": model.sampler.grid()}
+    else:
+        x = model.sample(conditions, n, generator)
     with torch.no_grad():
         claims = None if judge is None else judge.predict_y(x.to(torch.float64))
     score = model.ood_score(conditions)
-    return _collect(goal, wanted, x, claims, score, trajectory=path)
+    return _collect(goal, wanted, x, claims, score, trajectory=path, header=header)
 
 
 def _plan(goal: Goal, table: Table | None, samples: int, targets: int) -> tuple[Tensor, int]:
@@ -124,6 +133,7 @@ def _collect(
     score: Tensor,
     log_density: Tensor | None = None,
     trajectory: Tensor | None = None,
+    header: Mapping[str, Any] | None = None,
 ) -> Candidates:
     """Candidates (B, T * n) from draws (B * T, n, P)."""
     goals, count, n = wanted.shape[0], wanted.shape[1], x.shape[1]
@@ -140,4 +150,5 @@ def _collect(
         ood=by_goal(score.reshape(-1, 1).expand(-1, n)),
         log_density=None if log_density is None else by_goal(log_density),
         trajectory=None if trajectory is None else by_goal(trajectory),
+        header=header or {},
     )

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_LOG_RATIO = 10.0
+
+
 def plot_learning_curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """Training and validation loss over epochs.
 
@@ -26,12 +29,12 @@ def plot_learning_curves(history: Sequence[Mapping[str, float]], title: str = ""
         points = [(entry["epoch"] + 1, entry[name]) for entry in history if name in entry]
         if not points:
             continue
-        epochs, losses = zip(*points, strict=True)
-        axes.plot(epochs, losses, color=color, linewidth=1.2, label=name.split("/")[0])
+        axes.plot(*zip(*points, strict=True), color=color, linewidth=1.2, label=name.split("/")[0])
         if name == "validation/loss":
             best = min(points, key=lambda point: point[1])
             axes.axvline(best[0], color=GREY, linewidth=1.0, label=f"best, epoch {best[0]:.0f}")
-    if all(value > 0 for entry in history for key, value in entry.items() if key != "epoch"):
+    losses = [value for entry in history for key, value in entry.items() if key != "epoch"]
+    if min(losses) > 0 and max(losses) > _LOG_RATIO * min(losses):
         axes.set_yscale("log")
     axes.set(xlabel="epoch", ylabel="loss")
     legend(figure, axes)

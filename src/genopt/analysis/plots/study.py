@@ -118,6 +118,10 @@ def _figures(
             yield (
                 "trajectories",
                 plots.plot_flow_trajectories(
-                    ways, space, answers, title=f"{name}: from noise to designs"
+                    ways,
+                    space,
+                    candidates.header["times"],
+                    answers,
+                    title=f"{name}: from noise to designs",
                 ),
             )

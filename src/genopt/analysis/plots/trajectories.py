@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def plot_flow_trajectories(
     trajectory: Tensor,
     space: Space,
+    times: Sequence[float],
     answers: Sequence[Answer] = (),
     most: int = 150,
     title: str = "",
@@ -28,6 +29,7 @@ def plot_flow_trajectories(
     Args:
         trajectory: designs along the ODE (R, S, P) in raw units.
         space: the x Space.
+        times: times of the states (S,), from 0 to 1.
         answers: exact answers.
         most: how many samples are drawn.
         title: title of the figure.
@@ -37,7 +39,6 @@ def plot_flow_trajectories(
         time.
     """
     ways = trajectory[:most].numpy()
-    time = np.linspace(0.0, 1.0, ways.shape[1])
     plane = space.dim >= 2
     figure, grid = panels(space.dim + plane, title=title)
     if plane:
@@ -54,7 +55,7 @@ def plot_flow_trajectories(
             axes.scatter(*answer.x[:2], marker="*", s=90, color=RED, label=label, zorder=4)
         axes.set(xlabel=space.variables[0].axis_label, ylabel=space.variables[1].axis_label)
     for i, (axes, v) in enumerate(zip(grid[plane:], space, strict=True)):
-        axes.plot(time, ways[:, :, i].T, color=BLUE, linewidth=0.5, alpha=0.35)
+        axes.plot(times, ways[:, :, i].T, color=BLUE, linewidth=0.5, alpha=0.35)
         for answer in answers:
             axes.axhline(float(answer.x[i]), color=RED, linewidth=1.0, linestyle=(0, (4, 2)))
         axes.set(xlabel="time t", ylabel=v.axis_label)

@@ -28,7 +28,8 @@ from genopt.models.flow.samplers import Sampler
 from genopt.models.flow.times import TimeSampling, stratified_times, time_grid
 from genopt.models.flow.transforms import DesignTransform, check_designs
 from genopt.models.flow.velocity import LatentVelocity
-from genopt.models.training import FitOptions, TabularModule, fit, seeded, split_rows
+from genopt.models.options import FitOptions
+from genopt.models.training import TabularModule, fit, seeded, split_rows
 from genopt.space import Space
 
 LEAST_ROWS = 4
@@ -304,8 +305,6 @@ class FlowMatching(TabularModule):
             passes = max(_LEAST_EPOCHS, _STEPS * size // (n * copies))
         every = 1 if self.schedule == "plateau" else max(1, passes // _VALIDATIONS)
         settings: dict[str, Any] = {"check_val_every_n_epoch": every, **options.trainer}
-        if not len(x_held):
-            settings["limit_val_batches"] = 0
         fit(
             self,
             rows,

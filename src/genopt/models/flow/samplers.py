@@ -213,6 +213,18 @@ class Dopri5:
                 f"sampler: tolerance={self.tolerance} and steps={self.steps} must be positive"
             )
 
+    def grid(self, steps: int | None = None) -> list[float]:
+        """The times of a kept trajectory.
+
+        Args:
+            steps: number of intervals; None for the sampler's own.
+
+        Returns:
+            Ascending, equally spaced times from 0 to 1, one more than steps.
+        """
+        count = self.steps if steps is None else steps
+        return [i / count for i in range(count + 1)]
+
     def solve(
         self,
         field: Field,
@@ -235,8 +247,7 @@ class Dopri5:
         """
         from torchdiffeq import odeint
 
-        count = (self.steps if steps is None else steps) if keep else 1
-        times = torch.linspace(0.0, 1.0, count + 1, dtype=x.dtype, device=x.device)
+        times = x.new_tensor(self.grid(steps) if keep else [0.0, 1.0])
         states: Tensor = odeint(
             lambda t, state: field(float(t), state),
             x,

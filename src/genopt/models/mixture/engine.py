@@ -34,7 +34,7 @@ from genopt.space import Space
 
 if TYPE_CHECKING:
     from genopt.data.table import Table
-    from genopt.models.training import FitOptions
+    from genopt.models.options import FitOptions
 
 logger = logging.getLogger(__name__)
 _FORMAT = "genopt.mixture/1"

@@ -39,7 +39,8 @@ from genopt.models.multitask.spec import (
     head_weights,
     property_space,
 )
-from genopt.models.training import FitOptions, TabularModule, fit, seeded, split_rows
+from genopt.models.options import FitOptions
+from genopt.models.training import TabularModule, fit, seeded, split_rows
 from genopt.nn.encoders import TabularEncoder
 from genopt.nn.heads import HEADS
 from genopt.nn.scalers import InputScaler
