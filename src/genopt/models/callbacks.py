@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint
 
 
 class BestWeights(Callback):
@@ -45,6 +48,35 @@ class BestWeights(Callback):
         """Take back what a checkpoint kept."""
         self.best = state_dict["best"]
         self.weights = state_dict["weights"]
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes the state of the training every few seconds, so that a kill loses no more than that.
+
+    The file is replaced in one step: a kill while it is written leaves the one before whole.
+
+    Args:
+        path: the checkpoint file.
+        seconds: least time between two files; 0 for one each epoch.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path = path
+        self.seconds = seconds
+        self.written = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write, if it is time; the module's own end of the epoch has run before."""
+        now = time.monotonic()
+        due = now - self.written >= self.seconds
+        # every process takes part in saving, so the first one decides for all
+        if not trainer.strategy.broadcast(due):
+            return
+        self.written = now
+        part = self.path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            os.replace(part, self.path)
 
 
 class EpochProgress(Callback):

@@ -22,11 +22,12 @@ from torch import Tensor
 
 from genopt.data.module import TensorDataModule
 from genopt.errors import GenoptError, UnknownNameError
-from genopt.models.callbacks import BestWeights, EpochProgress
+from genopt.models.callbacks import BestWeights, EpochProgress, LastCheckpoint
 from genopt.models.options import FitOptions
 
 SCHEDULES = ("cosine", "one_cycle", "plateau", "constant")
 MONITOR = "validation/loss"
+_CHECKPOINT_SECONDS = 5.0
 
 
 class TabularModule(pl.LightningModule):
@@ -293,10 +294,10 @@ def fit(
                 folder,
                 filename="best",
                 monitor=MONITOR if validation is not None else None,
-                save_last=True,
                 enable_version_counter=False,
             )
         )
+        callbacks.append(LastCheckpoint(folder / "last.ckpt", _CHECKPOINT_SECONDS))
         if (folder / "last.ckpt").exists():
             resume = str(folder / "last.ckpt")
     if options.progress:
