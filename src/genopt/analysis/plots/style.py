@@ -37,8 +37,8 @@ def panels(count: int, columns: int = 4, size: float = 3.2, title: str = "") -> 
     """
     from matplotlib.figure import Figure as NewFigure
 
-    wide = max(1, min(count, columns))
-    high = -(-count // wide)
+    high = max(1, -(-count // columns))
+    wide = max(1, -(-count // high))
     figure = NewFigure(
         figsize=(size * 1.18 * wide, size * high + 0.35), layout="constrained", dpi=130
     )
