@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed-from-constraints
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: study test lint types unit bench notebook clean
+.PHONY: study test lint types unit bench clean
 
 study: $(INSTALLED)
 	$(BIN)/genopt -m experiment=photostability model=mixture,multitask,flow

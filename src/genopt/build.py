@@ -1,7 +1,8 @@
 """Parts named by import path: one place turns ``{"_target_": ..., ...}`` into an object.
 
 A model's parts stay plain dictionaries, so they fit in a checkpoint and are rebuilt when it is
-loaded; a part of one's own needs an import path and no registration.
+loaded; a part of one's own needs an import path and no registration. A checkpoint names its parts
+in the same way: load it only if you trust whoever wrote it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genopt.errors import GenoptError
+from genopt.errors import GenoptError, UnknownNameError
 from genopt.goal import Goal
 from genopt.modes import cluster_stats
 from genopt.space import Space
@@ -135,19 +135,51 @@ class Candidates:
         }
         return replace(self, **picked)
 
-    def order(self) -> Tensor:
-        """Positions along R from best to worst: feasible first, then by loss, NaN last; (B, R)."""
-        loss = torch.where(torch.isnan(self.loss), torch.inf, self.loss)
+    @property
+    def verified(self) -> bool:
+        """Whether a simulator has said anything of them."""
+        return bool(torch.isfinite(self.y_verified).any())
+
+    def order(self, by: str | None = None) -> Tensor:
+        """Positions along R from best to worst.
+
+        Designs that reach the goal and lie in the Space come first, then the loss decides; NaN is
+        last.
+
+        Args:
+            by: ``claimed`` or ``verified``; None for verified where there is a simulator.
+
+        Returns:
+            Positions (B, R).
+
+        Raises:
+            UnknownNameError: if ``by`` is another word.
+        """
+        if by not in (None, "claimed", "verified"):
+            raise UnknownNameError("order by", by, ("claimed", "verified"))
+        loss, feasible = self.loss, self.feasible
+        if by == "verified" or (by is None and self.verified):
+            goal = Goal(self.goal, self.x_space, self.y_space)
+            loss = goal.loss(self.y_verified)
+            feasible = goal.satisfied(self.y_verified) & self.x_space.contains(self.x)
+        loss = torch.where(torch.isnan(loss), torch.inf, loss)
         by_loss = loss.argsort(dim=1, stable=True)
-        infeasible = (~self.feasible).gather(1, by_loss).to(torch.int8)
+        infeasible = (~feasible).gather(1, by_loss).to(torch.int8)
         return by_loss.gather(1, infeasible.argsort(dim=1, stable=True))
 
-    def best(self) -> Candidates:
-        """The best candidate of each goal: R = 1."""
-        return self.take(self.order()[:, :1])
+    def best(self, by: str | None = None) -> Candidates:
+        """The best candidate of each goal: R = 1.
+
+        Args:
+            by: as in `order`.
+
+        Returns:
+            The Candidates.
+        """
+        return self.take(self.order(by)[:, :1])
 
     def top(self, n: int, diverse: bool = True, distance: float = 0.05) -> Candidates:
-        """The best n candidates of each goal.
+        """The best n candidates of each goal, by what is verified where there is a simulator.
 
         Args:
             n: how many; fewer come back where there are not so many (or not so many distinct ones

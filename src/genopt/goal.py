@@ -144,9 +144,12 @@ class Goal:
         return f"Goal({self.spec})"
 
     def __str__(self) -> str:
-        return ", ".join(_phrase(term) for term in self.terms) + "".join(
-            f", {self.x_space.names[i]} fixed at {_number(v)}" for i, v in self.fixed.items()
-        )
+        wanted = [_phrase(term, self.y_space.variables[term.index]) for term in self.terms]
+        held = [
+            f"{self.x_space.names[i]} fixed at {_number(v, self.x_space.variables[i])}"
+            for i, v in self.fixed.items()
+        ]
+        return ", ".join(wanted + held)
 
     @cached_property
     def scale(self) -> Tensor:
@@ -352,14 +355,15 @@ def _term(column: str, index: int, variable: Variable, wanted: Any) -> Term:
     return Term(column, index, kind, low, high, weight, tolerance)
 
 
-def _number(value: Tensor | None) -> str:
+def _number(value: Tensor | None, variable: Variable | None = None) -> str:
     if value is None:
         return ""
-    numbers = [f"{v:g}" for v in value.tolist()]
+    labels = variable.labels if variable is not None else ()
+    numbers = [labels[int(v)] if labels else f"{v:g}" for v in value.tolist()]
     return numbers[0] if len(numbers) == 1 else f"[{', '.join(numbers)}]"
 
 
-def _phrase(term: Term) -> str:
+def _phrase(term: Term, variable: Variable) -> str:
     if term.kind in _DIRECTIONS:
         return f"{term.column} as {'high' if term.kind == 'max' else 'low'} as possible"
     if term.kind == "between":
@@ -367,4 +371,4 @@ def _phrase(term: Term) -> str:
     word = {"equals": "=", "at_least": "at least", "at_most": "at most", "label": "in class"}[
         term.kind
     ]
-    return f"{term.column} {word} {_number(term.value)}"
+    return f"{term.column} {word} {_number(term.value, variable)}"

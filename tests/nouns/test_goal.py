@@ -27,6 +27,13 @@ def test_condition_has_values_where_they_are_exact_and_nan_elsewhere():
     assert goal.hold(torch.tensor([[260.0, 1.0]])).tolist() == [[300.0, 1.0]]
 
 
+def test_a_goal_reads_as_a_sentence():
+    goal = Goal({"density": 5.0, "cost": "min", "phase": "liquid", "solvent": "oil"}, X, Y)
+    assert str(goal) == (
+        "density = 5, cost as low as possible, phase in class liquid, solvent fixed at oil"
+    )
+
+
 def test_losses_by_hand():
     y = torch.tensor([[4.0, 50.0, 1.0], [5.0, 20.0, 0.0]], dtype=torch.float64)
     assert Goal({"density": 5.0}, X, Y).loss(y).tolist() == pytest.approx([0.01, 0.0])

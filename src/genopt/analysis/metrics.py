@@ -17,6 +17,7 @@ from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.goal import Goal
 from genopt.problems.base import Answer
+from genopt.routines.targets import ranked_rows
 from genopt.space import Space
 
 
@@ -147,13 +148,13 @@ def candidate_scores(
     Returns:
         Plain numbers; means over the goals of a batch.
     """
-    best = candidates.best()
+    best, claim = candidates.best(), candidates.best("claimed")
     space = candidates.x_space
     inside = space.contains(candidates.x).to(torch.float64).mean()
     scores = {
         "candidates": float(len(candidates)),
         "inside_space": float(inside),
-        "claimed/best_loss": _mean(best.loss),
+        "claimed/best_loss": _mean(claim.loss),
         "claimed/satisfied": float(goal.satisfied(candidates.y_predicted).double().mean()),
         "diversity": float(np.mean([diversity(x, space) for x in candidates.x])),
     }
@@ -161,6 +162,7 @@ def candidate_scores(
     if bool(torch.isfinite(verified).any()):
         loss = goal.loss(verified)
         scores["verified/best_loss"] = _mean(goal.loss(best.y_verified))
+        scores["verified/loss_of_best_claim"] = _mean(goal.loss(claim.y_verified))
         scores["verified/median_loss"] = float(loss.nanmedian())
         scores["verified/satisfied"] = float(goal.satisfied(verified).double().mean())
         for term in goal.terms:
@@ -173,8 +175,8 @@ def candidate_scores(
     if baseline is not None:
         y = baseline.y.expand(goal.batch_size, -1, -1) if goal.batched else baseline.y
         loss = goal.loss(y).reshape(goal.batch_size, -1)
-        known = torch.where(torch.isnan(loss), torch.inf, loss).amin(1)
-        scores["baseline/best_row_loss"] = _mean(torch.where(known.isinf(), torch.nan, known))
+        first = ranked_rows(goal, baseline.y)[:, :1]
+        scores["baseline/best_row_loss"] = _mean(loss.gather(1, first))
     return scores
 
 

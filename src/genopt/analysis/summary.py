@@ -12,6 +12,7 @@ from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.goal import Goal
 from genopt.problems.base import Answer
+from genopt.routines.targets import ranked_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,9 +64,9 @@ def best_rows_frame(goal: Goal, table: Table, n: int) -> pd.DataFrame:
     count = total.index_add(0, owner, known)
     y = total.index_add(0, owner, table.y.nan_to_num(0.0)) / count
     loss = goal.loss(y.expand(goal.batch_size, *y.shape) if goal.batched else y)
-    loss = torch.where(torch.isnan(loss), torch.inf, loss).reshape(goal.batch_size, -1)
+    loss = loss.reshape(goal.batch_size, -1)
     frames = []
-    for b, best in enumerate(loss.argsort(dim=1)[:, :n]):
+    for b, best in enumerate(ranked_rows(goal, y)[:, :n]):
         columns: dict[str, object] = {"goal": b}
         for i, v in enumerate(table.x_space):
             values = x[best, i].tolist()
@@ -105,7 +106,7 @@ def verdict(
     if answers and "mode_recall" in scores:
         found = round(scores["mode_recall"] * len(answers))
         parts.append(f"{found} of {len(answers)} exact answers found")
-    verified = bool(torch.isfinite(candidates.y_verified).any())
+    verified = candidates.verified
     valued = [term for term in goal.terms if term.kind not in ("max", "min")]
     if valued:
         basis = "verified" if verified else "claimed"
@@ -113,9 +114,15 @@ def verdict(
         parts.append(f"{round(share * count)} of {count} designs reach the goal ({basis})")
     if verified:
         parts.append(
-            f"best loss {scores['claimed/best_loss']:.3g} claimed, "
-            f"{scores['verified/best_loss']:.3g} verified by the simulator"
+            f"verified by the simulator: best loss {scores['verified/best_loss']:.3g}, median "
+            f"{scores['verified/median_loss']:.3g}"
         )
+        ties = bool((candidates.loss == candidates.loss[:, :1]).all())
+        if not ties:
+            parts.append(
+                f"best claim {scores['claimed/best_loss']:.3g}, in truth "
+                f"{scores['verified/loss_of_best_claim']:.3g}"
+            )
         if "baseline/best_row_loss" in scores:
             parts.append(f"best training row {scores['baseline/best_row_loss']:.3g}")
     elif "baseline/best_row_loss" in scores:

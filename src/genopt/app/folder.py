@@ -131,7 +131,7 @@ def fingerprint(config: Mapping[str, Any], data: bytes) -> str:
 
     Args:
         config: the resolved configuration.
-        data: the bytes of the user's own table, if there is one.
+        data: the bytes of the user's own files, if there are any.
 
     Returns:
         Hexadecimal digits.

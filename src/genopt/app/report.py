@@ -146,7 +146,8 @@ def _show_problem(entries: list[Entry], root: Path) -> pd.DataFrame:
     screen = Screen()
     problem = entries[0].problem
     title = f"{problem}: best distinct designs for {goal}"
-    screen.console.print(designs_table(frame, x_space, y_space, title, verified, lead=("model",)))
+    screen.console.print(f"[bold]{title}[/bold]", highlight=False)
+    screen.console.print(designs_table(frame, x_space, y_space, verified, lead=("model",)))
     for entry in entries:
         label = _label(entry, entries)
         screen.console.print(f"[bold]{label}[/bold]: {entry.verdict}", highlight=False)

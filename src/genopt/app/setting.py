@@ -74,10 +74,10 @@ class Setting:
         same = dict(self.goal.spec) == dict(self.problem.default_goal)
         return self.problem.answers if same else ()
 
-    def data_bytes(self) -> bytes:
-        """The user's own table as bytes, so that a changed file means another study."""
-        path = self.config.problem.get("path")
-        return Path(path).expanduser().read_bytes() if path else b""
+    def file_bytes(self) -> bytes:
+        """The user's own table and checkpoint, so that a changed file means another study."""
+        paths = [self.config.problem.get("path"), self.config.checkpoint]
+        return b"".join(Path(path).expanduser().read_bytes() for path in paths if path)
 
 
 def check_spaces(model: Any, problem: Problem, key: str) -> None:

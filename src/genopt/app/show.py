@@ -86,7 +86,8 @@ class Screen:
         if table:
             title = f"{problem.name}: best distinct designs"
             spaces = problem.x_space, problem.y_space
-            self.console.print(designs_table(result.top, *spaces, title, problem.has_simulator))
+            self.console.print(f"[bold]{title}[/bold]", highlight=False)
+            self.console.print(designs_table(result.top, *spaces, problem.has_simulator))
         self.console.print(numbers_line(result.metrics), highlight=False, soft_wrap=True)
         self.console.print(f"[bold]{result.verdict}[/bold]", highlight=False, soft_wrap=True)
         self.console.print(f"[dim]everything is in {result.folder}[/dim]", soft_wrap=True)
@@ -96,7 +97,6 @@ def designs_table(
     top: pd.DataFrame,
     x_space: Space,
     y_space: Space,
-    title: str,
     verified: bool,
     lead: tuple[str, ...] = (),
 ) -> Any:
@@ -106,7 +106,6 @@ def designs_table(
         top: rows as `genopt.analysis.summary.top_frame` gives them.
         x_space: the Space of the designs.
         y_space: the Space of the properties.
-        title: title of the table.
         verified: whether there is a simulator, whose answer is shown.
         lead: further columns of ``top`` to show first.
 
@@ -125,7 +124,7 @@ def designs_table(
     else:
         columns.append(("nearest_distance", "nearest\nmeasured", "dim"))
         columns += [(f"{n}_nearest", f"{n}\nmeasured there", "green") for n in y_space.names]
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="")
+    table = Table(header_style="")
     for _, header, style in columns:
         table.add_column(header, style=style, justify="right", overflow="fold")
     previous = None

@@ -78,7 +78,7 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
         model = type(model).load(config.checkpoint)
         check_spaces(model, setting.problem, f"checkpoint={config.checkpoint}")
     resolved: Any = OmegaConf.to_container(config, resolve=True)
-    mark = fingerprint(resolved, setting.data_bytes())
+    mark = fingerprint(resolved, setting.file_bytes())
     if folder.finished(mark) and not config.rerun:
         result = load_result(folder)
         screen.note(f"already finished in {folder.path}; rerun=true repeats it")

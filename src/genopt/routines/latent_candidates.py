@@ -19,6 +19,7 @@ from genopt.errors import GenoptError
 from genopt.goal import Goal
 from genopt.models.multitask.model import FlexibleMultiTaskModel
 from genopt.routines.optimize_latent import optimize_latent
+from genopt.routines.targets import ranked_rows
 
 
 def optimize_latent_candidates(
@@ -127,9 +128,7 @@ def start_designs(goal: Goal, table: Table | None, n: int, seed: int) -> Tensor:
     if table is not None:
         named = [term.index for term in goal.terms]
         known = table.rows(~torch.isnan(table.y[:, named]).any(1))
-        claims = known.y.expand(goals, *known.y.shape)
-        loss = goal.loss(claims if goal.batched else claims[0]).reshape(goals, -1)
-        best = known.x[loss.argsort(dim=1)[:, : n // 2 if n > 1 else 1]]
+        best = known.x[ranked_rows(goal, known.y)[:, : n // 2 if n > 1 else 1]]
     missing = n - best.shape[1]
     if goal.x_space.bounded:
         fill = sample_space(goal.x_space, missing, seed=seed)

@@ -19,6 +19,7 @@ from genopt.nn.heads import HEADS, ClassificationHead, RegressionHead
 
 MODES = ("max", "min")
 _STRICT_FACTOR = 100.0
+_STRICTEST_FACTOR = 10_000.0
 _STRICT_MARGIN = 0.01
 
 
@@ -33,8 +34,10 @@ class Wanted:
         upper: upper end (B or 1, T) of ``between``, or None.
         output: position of one output of a vector head; None for all.
         weight: share in the loss.
-        strict: whether a bound is a constraint: it counts a hundredfold and from a little inside,
-            so that a wish beside it (``max``) does not push across it.
+        strict: whether a value or bound is a constraint: it counts a hundredfold, a bound from a
+            little inside, so that a wish beside it (``max``) does not push across it.
+        slack: miss of a strict value that is accepted, in raw units; the smaller, the more it
+            counts.
     """
 
     head: str
@@ -44,6 +47,7 @@ class Wanted:
     output: int | None = None
     weight: float = 1.0
     strict: bool = False
+    slack: float | None = None
 
 
 class Objective:
@@ -83,9 +87,23 @@ class Objective:
         """
         total = torch.zeros(latent.shape[:-1], dtype=torch.float64, device=latent.device)
         for want in self.wants:
-            factor = want.weight * (_STRICT_FACTOR if want.strict else 1.0)
+            factor = want.weight * self._factor(want)
             total = total + factor * self._miss(want, latent, outputs[want.head])
         return total / sum(want.weight for want in self.wants)
+
+    def _factor(self, want: Wanted) -> float:
+        """How much more a strict miss counts than a wish.
+
+        A wish of slope g shifts a value of weight w by g/(2 w): with w = 2/slack by a quarter of
+        the slack where g is 1.
+        """
+        if not want.strict:
+            return 1.0
+        if want.slack is None or want.kind != "equals":
+            return _STRICT_FACTOR
+        scale = head_scale(self.model, want.head)
+        unit = float(scale[want.output or 0] if scale.numel() > 1 else scale)
+        return min(max(_STRICT_FACTOR, 2.0 * unit / max(want.slack, 1e-12)), _STRICTEST_FACTOR)
 
     def _miss(self, want: Wanted, latent: Tensor, output: Tensor) -> Tensor:
         value = None if want.value is None else want.value[:, None].to(output)
@@ -320,6 +338,10 @@ def _wants_of_goal(model: FlexibleMultiTaskModel, rows: int, goal: Goal) -> list
             f"({goal.batch_size}, P) or a multiple of it"
         )
     columns = dict(zip(model.y_space.names, model.columns, strict=True))
+    # beside a wish, values are constraints: a weighted sum alone would trade them away
+    strict = {"at_least", "at_most", "between"}
+    if any(term.kind in MODES for term in goal.terms):
+        strict.add("equals")
     wants = []
     for term in goal.terms:
         where = columns.get(term.column)
@@ -344,7 +366,8 @@ def _wants_of_goal(model: FlexibleMultiTaskModel, rows: int, goal: Goal) -> list
                 spread(term.upper),
                 where[1],
                 term.weight,
-                strict=term.kind in ("at_least", "at_most", "between"),
+                strict=term.kind in strict,
+                slack=term.tolerance,
             )
         )
     return wants

@@ -15,13 +15,41 @@ from genopt.errors import GenoptError
 from genopt.goal import Goal
 
 _EXACT = ("equals", "label")
+_MISS_FACTOR = 100.0
+
+
+def ranked_rows(goal: Goal, y: Tensor) -> Tensor:
+    """Rows from best to worst for each goal: those that satisfy it first, then by loss.
+
+    A sum of squared misses and of wishes (``min``, ``max``) would let a wish pay for a missed
+    value, so misses count a hundredfold here.
+
+    Args:
+        goal: what is wanted, B goals.
+        y: measured properties (N, K).
+
+    Returns:
+        Row numbers (B, N); rows without a named property come last.
+    """
+    claims = y.expand(goal.batch_size, *y.shape) if goal.batched else y[None]
+    loss = torch.zeros_like(claims[..., 0])
+    for term in goal.terms:
+        column = claims[..., term.index]
+        miss = term.miss(column) / goal.scale[term.index]
+        if term.kind == "label":
+            miss = torch.where(torch.isnan(column), torch.nan, term.miss(column))
+        wish = term.kind in ("max", "min")
+        loss = loss + term.weight * (miss if wish else _MISS_FACTOR * miss.square())
+    order = torch.where(torch.isnan(loss), torch.inf, loss).argsort(dim=1, stable=True)
+    missed = (~goal.satisfied(claims if goal.batched else claims[0])).reshape(loss.shape)
+    return order.gather(1, missed.to(torch.int8).gather(1, order).argsort(dim=1, stable=True))
 
 
 def reachable_targets(goal: Goal, table: Table | None, n: int) -> Tensor:
     """Conditions (B, T, K) for a goal, T of them for each of its B goals.
 
     Columns that the goal does not name are NaN. Exact terms keep their value; the other named
-    columns take the values of the n rows with the lowest loss.
+    columns take the values of the n best rows, see `ranked_rows`.
 
     Args:
         goal: what is wanted.
@@ -49,9 +77,7 @@ def reachable_targets(goal: Goal, table: Table | None, n: int) -> Tensor:
         raise GenoptError(
             f"no row of the table has values for all of {columns}: name fewer columns in the goal"
         )
-    loss = goal.loss(y.expand(goal.batch_size, *y.shape)) if goal.batched else goal.loss(y)[None]
-    best = loss.argsort(dim=1)[:, :n]
-    targets = y[best]
+    targets = y[ranked_rows(goal, y)[:, :n]]
     free = torch.ones(targets.shape[-1], dtype=torch.bool)
     free[named] = False
     targets[..., free] = torch.nan

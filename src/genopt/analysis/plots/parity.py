@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 
 
 def plot_parity(
-    y: Tensor, predicted: Tensor, space: Space, scores: Mapping[str, float], title: str = ""
+    y: Tensor,
+    predicted: Tensor,
+    space: Space,
+    scores: Mapping[str, float],
+    source: str = "measured",
+    title: str = "",
 ) -> Figure:
-    """Predicted against measured values of each numeric column.
+    """Predicted against measured (or simulated) values of each numeric column.
 
     Args:
         y: measured values (N, K); NaN where missing.
         predicted: predictions (N, K).
         space: the y Space.
         scores: of `genopt.analysis.metrics.regression_scores`, written into the panels.
+        source: where the values come from, for the axis.
         title: title of the figure.
 
     Returns:
@@ -44,5 +50,5 @@ def plot_parity(
         if f"r2/{name}" in scores:
             text = f"R² {scores[f'r2/{name}']:.3f}\nRMSE {scores[f'rmse/{name}']:.3g}"
             axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=8, color=INK)
-        axes.set(xlabel=f"measured {space.variables[i].axis_label}", ylabel="predicted")
+        axes.set(xlabel=f"{source} {space.variables[i].axis_label}", ylabel="predicted")
     return figure

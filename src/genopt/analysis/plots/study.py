@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from genopt.analysis import plots
@@ -64,6 +63,7 @@ def _figures(
     history: list[dict[str, float]] | None,
 ) -> Iterator[tuple[str, Figure]]:
     space = candidates.x_space
+    source = "simulated" if candidates.verified else "measured"
     if parity is not None:
         rows, predicted = parity
         scores = regression_scores(rows.y, predicted, table.y_space)
@@ -75,7 +75,8 @@ def _figures(
                 predicted,
                 table.y_space,
                 scores,
-                f"{name}: predicted against measured, {held}",
+                source,
+                f"{name}: predicted against {source}, {held}",
             ),
         )
     if history:
@@ -86,23 +87,23 @@ def _figures(
             candidates.x[0], space, table.x, answers, f"{name}: designs for {goal}"
         ),
     )
-    verified = candidates.y_verified
-    has_truth = bool(torch.isfinite(verified).any())
-    if has_truth:
+    if candidates.verified:
         yield (
             "claimed_verified",
             plots.plot_claimed_verified(
-                goal, candidates.y_predicted, verified, f"{name}: claimed against verified"
+                goal,
+                candidates.y_predicted,
+                candidates.y_verified,
+                f"{name}: claimed against verified",
             ),
         )
     best = candidates.top(20)
     shown: dict[str, Any] = {"best designs, predicted": best.y_predicted[0]}
-    if has_truth:
+    if candidates.verified:
         shown["best designs, verified"] = best.y_verified[0]
-    rows_name = "simulated" if has_truth else "measured"
     yield (
         "properties",
-        plots.plot_properties(goal, table.y, shown, rows_name, f"{name}: best designs"),
+        plots.plot_properties(goal, table.y, shown, source, f"{name}: best designs"),
     )
     if candidates.trajectory is not None:
         ways = candidates.trajectory[0]

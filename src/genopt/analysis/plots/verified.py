@@ -42,7 +42,8 @@ def plot_claimed_verified(
             ends = [float(min(truth.min(), claim.min())), float(max(truth.max(), claim.max()))]
             left.plot(ends, ends, color=INK, linewidth=0.9)
         left.set(xlabel=f"verified {variable.axis_label}", ylabel="claimed")
-        right.hist(errors, bins=50, color=ORANGE, alpha=0.85)
+        reach = (min(errors.min(initial=0.0), 0.0), max(errors.max(initial=0.0), 0.0))
+        right.hist(errors, bins=50, range=reach, color=ORANGE, alpha=0.85)
         right.axvline(0.0, color=INK, linewidth=0.9)
         right.set(xlabel=f"claimed - verified {variable.axis_label}", ylabel="designs")
         if len(errors):

@@ -29,7 +29,7 @@ from genopt.models.flow.times import TimeSampling, stratified_times, time_grid
 from genopt.models.flow.transforms import DesignTransform, check_designs
 from genopt.models.flow.velocity import LatentVelocity
 from genopt.models.options import FitOptions
-from genopt.models.training import TabularModule, fit, seeded, split_rows
+from genopt.models.training import TabularModule, check_counts, fit, seeded, split_rows
 from genopt.space import Space
 
 LEAST_ROWS = 4
@@ -100,11 +100,11 @@ class FlowMatching(TabularModule):
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate, weight_decay, clip, schedule, warmup)
-        if not 0 <= condition_dropout <= 1 or not 0 <= ema < 1 or (draws or 1) < 1:
+        if not 0 <= condition_dropout <= 1 or not 0 <= ema < 1:
             raise GenoptError(
-                f"condition_dropout={condition_dropout} must be in [0, 1], ema={ema} in [0, 1) and "
-                f"draws={draws} positive"
+                f"condition_dropout={condition_dropout} must be in [0, 1] and ema={ema} in [0, 1)"
             )
+        check_counts(draws=draws, epochs=epochs, batch_size=batch_size, patience=patience)
         self.x_space = x_space if isinstance(x_space, Space) else Space.from_dict(x_space)
         self.y_space = y_space if isinstance(y_space, Space) else Space.from_dict(y_space)
         given = {
@@ -115,7 +115,7 @@ class FlowMatching(TabularModule):
             "sampler": sampler,
         }
         parts = {what: normalise(spec, PARTS[what], what) for what, spec in given.items()}
-        # plain data only: a checkpoint must load without running code
+        # plain data only, because checkpoints are read with weights_only=True
         self.save_hyperparameters(
             {
                 "x_space": self.x_space.to_dict(),
@@ -295,6 +295,7 @@ class FlowMatching(TabularModule):
         self.fitted.fill_(True)
         rows = self._tensors(x, y)
         self._redraw = bool((rows[2] > rows[1]).any())
+        check_counts(epochs=epochs, batch_size=batch_size)
         size = min(batch_size or self.batch_size or _batch_size(n), n)
         self._copies = self.draws or max(1, _PAIRS // size)
         passes = epochs or self.epochs
