@@ -8,81 +8,30 @@ batched: B values for a column are B goals.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from genopt.errors import GenoptError, UnknownNameError
-from genopt.space import Space, Variable
+from genopt.space import Space
+from genopt.terms import (
+    DIRECTIONS,
+    Term,
+    check_simplexes,
+    in_words,
+    match,
+    parse_fixed,
+    parse_term,
+    phrase,
+    plain,
+)
 
-TermKind = Literal["equals", "max", "min", "at_least", "at_most", "between", "label"]
-_DIRECTIONS = ("max", "min")
-_VALUED = ("equals", "at_least", "at_most", "between", "label")
-_OPTIONS = ("weight", "tolerance")
+__all__ = ["Goal", "Term"]
+
 _DEFAULT_TOLERANCE = 0.02
-
-
-@dataclass(frozen=True)
-class Term:
-    """What is wanted of one column of y.
-
-    Args:
-        column: the column's name.
-        index: its position in the y Space.
-        kind: one of ``equals``, ``max``, ``min``, ``at_least``, ``at_most``, ``between``,
-            ``label``.
-        value: the wanted value, class code or lower end (B,); None for ``max`` and ``min``.
-        upper: the upper end (B,) of ``between``, else None.
-        weight: share in the loss.
-        tolerance: absolute slack of `Goal.satisfied`; None for two percent of the column's scale.
-    """
-
-    column: str
-    index: int
-    kind: TermKind
-    value: Tensor | None = None
-    upper: Tensor | None = None
-    weight: float = 1.0
-    tolerance: float | None = None
-
-    def miss(self, y: Tensor) -> Tensor:
-        """How far a column is from what is wanted, signed as the gradient needs it.
-
-        Args:
-            y: values of this column; its leading dimension is B where the goal is batched.
-
-        Returns:
-            Misses of the same shape: zero where the term holds; for ``max`` and ``min`` the
-            (negated) value itself.
-        """
-        if self.kind == "max":
-            return -y
-        if self.kind == "min":
-            return y
-        value = _match(self.value, y)
-        if self.kind == "at_least":
-            return (value - y).clamp_min(0.0)
-        if self.kind == "at_most":
-            return (y - value).clamp_min(0.0)
-        if self.kind == "between":
-            return (value - y).clamp_min(0.0) + (y - _match(self.upper, y)).clamp_min(0.0)
-        if self.kind == "label":
-            return (y.round() != value.round()).to(y)
-        return y - value
-
-
-def _match(value: Tensor | None, y: Tensor) -> Tensor:
-    """A value (B,) shaped to broadcast against y (B, ...) or, with B = 1, against any y."""
-    if value is None:
-        raise GenoptError("this kind of term has no value")
-    value = value.to(y)
-    if value.numel() == 1:
-        return value.reshape(())
-    return value.reshape(-1, *([1] * (y.ndim - 1)))
 
 
 class Goal:
@@ -113,16 +62,16 @@ class Goal:
                 "goal is empty: name at least one property, for example "
                 "goal={density: 5.0, cost: min}"
             )
-        self.spec: dict[str, Any] = {str(k): _plain(v) for k, v in spec.items()}
+        self.spec: dict[str, Any] = {str(k): plain(v) for k, v in spec.items()}
         self.x_space = x_space
         self.y_space = y_space
         terms: list[Term] = []
         fixed: dict[int, Tensor] = {}
         for column, wanted in self.spec.items():
             if column in y_space:
-                terms.append(_term(column, y_space.index(column), y_space[column], wanted))
+                terms.append(parse_term(column, y_space.index(column), y_space[column], wanted))
             elif column in x_space:
-                fixed[x_space.index(column)] = _fixed(x_space[column], wanted)
+                fixed[x_space.index(column)] = parse_fixed(x_space[column], wanted)
             else:
                 raise UnknownNameError("goal column", column, [*y_space.names, *x_space.names])
         if not terms:
@@ -133,6 +82,7 @@ class Goal:
             )
         self.terms: tuple[Term, ...] = tuple(terms)
         self.fixed: dict[int, Tensor] = fixed
+        check_simplexes(x_space, fixed)
         tensors = [t for term in terms for t in (term.value, term.upper) if t is not None]
         sizes = {t.numel() for t in [*tensors, *fixed.values()]} - {1}
         if len(sizes) > 1:
@@ -144,9 +94,9 @@ class Goal:
         return f"Goal({self.spec})"
 
     def __str__(self) -> str:
-        wanted = [_phrase(term, self.y_space.variables[term.index]) for term in self.terms]
+        wanted = [phrase(term, self.y_space.variables[term.index]) for term in self.terms]
         held = [
-            f"{self.x_space.names[i]} fixed at {_number(v, self.x_space.variables[i])}"
+            f"{self.x_space.names[i]} fixed at {in_words(v, self.x_space.variables[i])}"
             for i, v in self.fixed.items()
         ]
         return ", ".join(wanted + held)
@@ -188,7 +138,7 @@ class Goal:
             miss = term.miss(y[..., term.index])
             if term.kind == "label":
                 miss = torch.where(torch.isnan(y[..., term.index]), torch.nan, miss)
-            elif term.kind in _DIRECTIONS:
+            elif term.kind in DIRECTIONS:
                 miss = miss / unit[term.index]
             else:
                 miss = (miss / unit[term.index]).square()
@@ -212,7 +162,7 @@ class Goal:
         for term in self.terms:
             column = y[..., term.index]
             holds &= ~torch.isnan(column)
-            if term.kind in _DIRECTIONS:
+            if term.kind in DIRECTIONS:
                 continue
             slack = term.tolerance
             if slack is None:
@@ -248,127 +198,5 @@ class Goal:
             return x
         out = x.clone()
         for i, value in self.fixed.items():
-            out[..., i] = _match(value, out[..., i])
+            out[..., i] = match(value, out[..., i])
         return out
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value
-
-
-def _numbers(column: str, value: Any) -> Tensor:
-    values = value if isinstance(value, list) else [value]
-    for v in values:
-        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
-            raise GenoptError(
-                f"goal.{column}: expected a finite number (or a list of them for a batch), got "
-                f"{v!r}; "
-                f"words that are understood: {', '.join(_DIRECTIONS)}"
-            )
-    if not values:
-        raise GenoptError(f"goal.{column}: the list of values is empty")
-    return torch.tensor([float(v) for v in values], dtype=torch.float64)
-
-
-def _codes(variable: Variable, value: Any) -> Tensor:
-    labels = value if isinstance(value, list) else [value]
-    return torch.tensor([float(variable.code(str(label))) for label in labels], dtype=torch.float64)
-
-
-def _fixed(variable: Variable, wanted: Any) -> Tensor:
-    if isinstance(wanted, Mapping) and set(wanted) == {"equals"}:
-        wanted = wanted["equals"]
-    if variable.kind == "categorical":
-        return _codes(variable, wanted)
-    if isinstance(wanted, Mapping) or wanted in _DIRECTIONS:
-        raise GenoptError(
-            f"goal.{variable.name}: a design column can only be held at a value; set bounds on "
-            "the problem instead"
-        )
-    value = _numbers(variable.name, wanted)
-    if bool(((value < variable.lower) | (value > variable.upper)).any()):
-        raise GenoptError(
-            f"goal.{variable.name}: {_number(value)} lies outside the bounds [{variable.lower:g}, "
-            f"{variable.upper:g}]"
-        )
-    return value
-
-
-def _term(column: str, index: int, variable: Variable, wanted: Any) -> Term:
-    if not isinstance(wanted, Mapping):
-        if wanted in _DIRECTIONS:
-            wanted = {"direction": wanted}
-        elif variable.kind == "categorical":
-            wanted = {"label": wanted}
-        else:
-            wanted = {"equals": wanted}
-    options = {k: wanted[k] for k in _OPTIONS if k in wanted}
-    rest = {k: v for k, v in wanted.items() if k not in _OPTIONS}
-    if len(rest) != 1:
-        raise GenoptError(
-            f"goal.{column}: give exactly one of {', '.join(_VALUED)} or "
-            f"{' | '.join(_DIRECTIONS)}, "
-            f"got {sorted(rest) or 'none'}"
-        )
-    kind, value = next(iter(rest.items()))
-    if kind == "direction":
-        if value not in _DIRECTIONS:
-            raise UnknownNameError(f"goal.{column}.direction", str(value), _DIRECTIONS)
-        kind, value = value, None
-    elif kind not in _VALUED:
-        raise UnknownNameError(f"kind of goal.{column}", kind, (*_VALUED, "direction"))
-    if (kind == "label") != (variable.kind == "categorical"):
-        raise GenoptError(
-            f"goal.{column}: {kind!r} does not fit a {variable.kind} column"
-            + (f"; its classes are {', '.join(variable.labels)}" if variable.labels else "")
-        )
-    weight = float(_numbers(f"{column}.weight", options.get("weight", 1.0))[0])
-    if weight <= 0:
-        raise GenoptError(f"goal.{column}.weight must be positive, got {weight:g}")
-    tolerance = options.get("tolerance")
-    if (
-        tolerance is not None
-        and (tolerance := float(_numbers(f"{column}.tolerance", tolerance)[0])) < 0
-    ):
-        raise GenoptError(f"goal.{column}.tolerance must not be negative, got {tolerance:g}")
-    low = high = None
-    if kind == "label":
-        low = _codes(variable, value)
-    elif kind == "between":
-        if not isinstance(value, list) or len(value) != 2:
-            raise GenoptError(f"goal.{column}.between: expected [lower, upper], got {value!r}")
-        low, high = _numbers(column, value[0]), _numbers(column, value[1])
-        if bool((low > high).any()):
-            raise GenoptError(
-                f"goal.{column}.between: lower end {value[0]} exceeds upper end {value[1]}"
-            )
-    elif kind not in _DIRECTIONS:
-        low = _numbers(column, value)
-    return Term(column, index, kind, low, high, weight, tolerance)
-
-
-def _number(value: Tensor | None, variable: Variable | None = None) -> str:
-    if value is None:
-        return ""
-    labels = variable.labels if variable is not None else ()
-    numbers = [labels[int(v)] if labels else f"{v:g}" for v in value.tolist()]
-    return numbers[0] if len(numbers) == 1 else f"[{', '.join(numbers)}]"
-
-
-def _phrase(term: Term, variable: Variable) -> str:
-    if term.kind in _DIRECTIONS:
-        return f"{term.column} as {'high' if term.kind == 'max' else 'low'} as possible"
-    if term.kind == "between":
-        return f"{term.column} between {_number(term.value)} and {_number(term.upper)}"
-    word = {"equals": "=", "at_least": "at least", "at_most": "at most", "label": "in class"}[
-        term.kind
-    ]
-    return f"{term.column} {word} {_number(term.value, variable)}"

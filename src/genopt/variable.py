@@ -54,6 +54,16 @@ class Variable:
                 f"{self.upper}"
             )
 
+        if (
+            self.kind == "integer"
+            and self.bounded
+            and math.ceil(self.lower) > math.floor(self.upper)
+        ):
+            raise GenoptError(
+                f"integer variable {self.name!r} has no integer between {self.lower:g} and "
+                f"{self.upper:g}: give other bounds or kind='continuous'"
+            )
+
     @property
     def bounded(self) -> bool:
         """Whether both bounds are finite."""

@@ -127,10 +127,27 @@ def test_a_checkpoint_is_used_and_one_of_another_problem_is_refused(genopt, tmp_
         (["problem=plug_flow", "goal.F_A=much"], "goal.F_A: expected a finite number"),
         (["model=mixture", "encoder=residual"], "encoder has no effect"),
         (["data.test=0.9", "data.validation=0.2"], "must be shares"),
+        (["model=multitask", "routine.restarts=0"], "num_restarts"),
+        (["model=multitask", "routine.lr=-1"], "lr"),
+        (["model=multitask", "routine.space=latent"], "reconstruction"),
+        (["model=mixture", "routine=optimize_latent"], "works with model=multitask"),
+        (["model=flow", "routine=condition"], "works with model=mixture"),
+        (["model=multitask", "routine=generate"], "works with model=flow"),
+        (["model=flow", "problem=plug_flow", "goal={k1: 1, F_A: 0.1}"], "cannot hold"),
+        (["goal={degradation_pce10: 1e9}"], "cannot be reached"),
+        (["goal={degradation_pce10: min, mat_1: 0.6, mat_2: 0.7}"], "leaves no blend"),
+        (["goal=min"], "goal must name columns"),
+        (["seed=-1"], "must not be negative"),
+        (["+trainer.max_epochs=3"], "set model.epochs"),
+        (["trainer.devices=7"], "trains on one device"),
+        (["model=multitask", "model.task_weights={zz: 1}"], "zz"),
+        (["problem=table", "problem.path=s.csv", "problem.x=[a]", "problem.y=[b]"], "by commas"),
+        (["problem=plug_flow", "model=mixture", "checkpoint=t.csv"], "t.csv"),
     ],
 )
 def test_bad_input_is_one_line_before_any_work(genopt, tmp_path, arguments, message):
     (tmp_path / "t.csv").write_text("a,b,c,d\n1,2,3,\n2,much,4,\n3,4,5,\n")
+    (tmp_path / "s.csv").write_text("a;b\n1;2\n")
     done = genopt(*arguments)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
@@ -177,14 +194,15 @@ def test_multirun_reports_all_studies(genopt, tmp_path):
     (sweep,) = (tmp_path / "multirun").iterdir()
     assert len(list(sweep.glob("mixture-*/status.json"))) == 2
     report = pd.read_csv(sweep / "report.csv")
-    assert report["model"].nunique() == 2
+    assert report["model"].nunique() == 3
+    assert "best measured" in set(report["model"])
     assert (report[["mat_1", "mat_2", "mat_3", "mat_4"]].sum(axis=1) - 1).abs().max() < 1e-9
     assert list(sweep.glob("*.png"))
     shutil.rmtree(next(iter(sweep.glob("mixture-*"))))
     from genopt.app.report import report as write_report
 
     write_report(sweep)
-    assert pd.read_csv(sweep / "report.csv")["model"].nunique() == 1
+    assert pd.read_csv(sweep / "report.csv")["model"].nunique() == 2
 
 
 def test_wandb_runs_offline_without_a_network(genopt, tmp_path):

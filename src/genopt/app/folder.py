@@ -79,9 +79,10 @@ class StudyFolder:
         """Add facts to `status.json`.
 
         Args:
-            **facts: plain data, for example ``state="finished"``.
+            **facts: plain data, for example ``state="finished"``; None removes a fact.
         """
-        self.write("status.json", {**self.status, **facts})
+        merged = {**self.status, **facts}
+        self.write("status.json", {k: v for k, v in merged.items() if v is not None})
 
     def finished(self, fingerprint: str) -> bool:
         """Whether the same study is already finished here.

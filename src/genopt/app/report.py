@@ -144,10 +144,11 @@ def _show_problem(entries: list[Entry], root: Path) -> pd.DataFrame:
     frame = pd.concat([*frames, known.assign(model=f"best {source}")], ignore_index=True)
 
     screen = Screen()
+    shown = [term.column for term in goal.terms]
     problem = entries[0].problem
     title = f"{problem}: best distinct designs for {goal}"
     screen.console.print(f"[bold]{title}[/bold]", highlight=False)
-    screen.console.print(designs_table(frame, x_space, y_space, verified, lead=("model",)))
+    screen.console.print(designs_table(frame, x_space, shown, verified, lead=("model",)))
     for entry in entries:
         label = _label(entry, entries)
         screen.console.print(f"[bold]{label}[/bold]: {entry.verdict}", highlight=False)

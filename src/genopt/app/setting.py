@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from genopt.problems.base import Problem
 
 _TRAINER = "pytorch_lightning.Trainer"
+_SET_BY_STUDY = {
+    "max_epochs": "set model.epochs",
+    "logger": "choose logger=...",
+    "callbacks": "choose callbacks=...",
+    "enable_checkpointing": "a study always keeps checkpoints",
+    "default_root_dir": "set paths.outputs",
+    "fast_dev_run": "set model.epochs=1 and data.rows for a quick look",
+}
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,25 @@ class Setting:
         from genopt.goal import Goal
 
         if "trainer" in config:
-            check_keywords(config.trainer, _TRAINER, "trainer")
-        if config.top < 1 or config.threads < 1:
-            raise GenoptError(f"top={config.top} and threads={config.threads} must be positive")
+            _check_trainer(config.trainer)
+        if config.top < 1 or config.threads < 1 or config.seed < 0:
+            raise GenoptError(
+                f"top={config.top} and threads={config.threads} must be positive, "
+                f"seed={config.seed} must not be negative"
+            )
+        if config.data.rows is not None and config.data.rows < 1:
+            raise GenoptError(f"data.rows must be at least 1, or null, got {config.data.rows}")
         problem = make(config.problem, "problem")
-        wanted: Any = OmegaConf.to_container(config.goal, resolve=True) or problem.default_goal
-        if not isinstance(wanted, Mapping) or not wanted:
+        wanted: Any = config.goal
+        if OmegaConf.is_config(wanted):
+            wanted = OmegaConf.to_container(wanted, resolve=True)
+        wanted = problem.default_goal if wanted is None or wanted == {} else wanted
+        if not isinstance(wanted, Mapping):
+            raise GenoptError(
+                f"goal must name columns, for example goal='{{{problem.y_space.names[0]}: max}}', "
+                f"got {wanted!r}"
+            )
+        if not wanted:
             raise GenoptError(
                 "goal is empty and the problem has none of its own: say what is wanted, for "
                 f"example goal='{{{problem.y_space.names[0]}: max}}'"
@@ -78,6 +99,19 @@ class Setting:
         """The user's own table and checkpoint, so that a changed file means another study."""
         paths = [self.config.problem.get("path"), self.config.checkpoint]
         return b"".join(Path(path).expanduser().read_bytes() for path in paths if path)
+
+
+def _check_trainer(trainer: DictConfig) -> None:
+    """Refuse keywords that the trainer does not have or that the study sets itself."""
+    check_keywords(trainer, _TRAINER, "trainer")
+    for name, instead in _SET_BY_STUDY.items():
+        if name in trainer:
+            raise GenoptError(f"trainer.{name} has no effect: {instead}")
+    if trainer.get("devices", 1) not in (1, "1", "auto"):
+        raise GenoptError(
+            f"trainer.devices={trainer.devices}: a study trains on one device; run several studies "
+            "side by side with -m instead"
+        )
 
 
 def check_spaces(model: Any, problem: Problem, key: str) -> None:

@@ -6,7 +6,7 @@ This is the only place of genopt that prints; everything else logs or warns.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -85,9 +85,11 @@ class Screen:
         problem = setting.problem
         if table:
             title = f"{problem.name}: best distinct designs"
-            spaces = problem.x_space, problem.y_space
+            shown = [term.column for term in setting.goal.terms]
             self.console.print(f"[bold]{title}[/bold]", highlight=False)
-            self.console.print(designs_table(result.top, *spaces, problem.has_simulator))
+            self.console.print(
+                designs_table(result.top, problem.x_space, shown, problem.has_simulator)
+            )
         self.console.print(numbers_line(result.metrics), highlight=False, soft_wrap=True)
         self.console.print(f"[bold]{result.verdict}[/bold]", highlight=False, soft_wrap=True)
         self.console.print(f"[dim]everything is in {result.folder}[/dim]", soft_wrap=True)
@@ -96,7 +98,7 @@ class Screen:
 def designs_table(
     top: pd.DataFrame,
     x_space: Space,
-    y_space: Space,
+    properties: Sequence[str],
     verified: bool,
     lead: tuple[str, ...] = (),
 ) -> Any:
@@ -105,7 +107,7 @@ def designs_table(
     Args:
         top: rows as `genopt.analysis.summary.top_frame` gives them.
         x_space: the Space of the designs.
-        y_space: the Space of the properties.
+        properties: the columns of y that are shown, those of the goal.
         verified: whether there is a simulator, whose answer is shown.
         lead: further columns of ``top`` to show first.
 
@@ -118,12 +120,12 @@ def designs_table(
     if top["goal"].nunique() > 1:
         columns.append(("goal", "goal", "bold"))
     columns += [(v.name, v.name, "") for v in x_space]
-    columns += [(f"{n}_predicted", f"{n}\npredicted", "cyan") for n in y_space.names]
+    columns += [(f"{n}_predicted", f"{n}\npredicted", "cyan") for n in properties]
     if verified:
-        columns += [(f"{n}_verified", f"{n}\nverified", "green") for n in y_space.names]
+        columns += [(f"{n}_verified", f"{n}\nverified", "green") for n in properties]
     else:
         columns.append(("nearest_distance", "nearest\nmeasured", "dim"))
-        columns += [(f"{n}_nearest", f"{n}\nmeasured there", "green") for n in y_space.names]
+        columns += [(f"{n}_nearest", f"{n}\nmeasured there", "green") for n in properties]
     table = Table(header_style="")
     for _, header, style in columns:
         table.add_column(header, style=style, justify="right", overflow="fold")

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from genopt.app.folder import StudyFolder, environment, fingerprint
-from genopt.app.logs import close, log_result
+from genopt.app.logs import close, log_result, quiet_wandb
 from genopt.app.parts import call, make, make_all
 from genopt.app.setting import Setting, check_spaces
 from genopt.app.show import Screen
+from genopt.errors import GenoptError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +69,8 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
     """
     import torch
 
+    from genopt.routines.checks import check_routine
+
     torch.set_num_threads(max(config.threads, 1))
     screen = Screen(config.progress)
     folder = StudyFolder(Path(path))
@@ -75,8 +78,10 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
     setting = Setting.of(config)
     model = _new_model(config.model, setting, "model")
     if config.checkpoint is not None:
-        model = type(model).load(config.checkpoint)
+        model = _loaded(type(model), config.checkpoint)
         check_spaces(model, setting.problem, f"checkpoint={config.checkpoint}")
+    routine = make(config.routine, "routine")
+    check_routine(routine, model, setting.goal)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     mark = fingerprint(resolved, setting.file_bytes())
     if folder.finished(mark) and not config.rerun:
@@ -91,6 +96,7 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
     folder.mark(problem=setting.problem.name)
     screen.header(setting)
     loggers: list[Any] = []
+    quiet_wandb()
     try:
         loggers = make_all(config.logger, "logger")
         result = _stages(setting, folder, model, loggers, screen)
@@ -101,7 +107,7 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
         raise
     finally:
         close(loggers)
-    folder.mark(state="finished", finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
+    folder.mark(state="finished", error=None, finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
     screen.result(result, setting, show)
     return result
 
@@ -195,6 +201,16 @@ def _fitted(
     return model, seconds
 
 
+def _loaded(kind: Any, path: str) -> Any:
+    """A saved model of one's own choice; whatever is wrong with the file is said in one line."""
+    try:
+        return kind.load(path)
+    except GenoptError:
+        raise
+    except Exception as error:
+        raise GenoptError(f"checkpoint={path} is not a saved {kind.__name__}: {error}") from error
+
+
 def _judge(setting: Setting, folder: StudyFolder, model: Any, screen: Screen) -> Any:
     """A model that predicts y for designs of one that does not, where no simulator can."""
     from genopt.protocols import ForwardModel
@@ -219,7 +235,8 @@ def _new_model(node: DictConfig, setting: Setting, key: str) -> Any:
     partial = make(node, key)
     spaces = {"x_space": setting.problem.x_space, "y_space": setting.problem.y_space}
     columns = [term.column for term in setting.goal.terms]
-    offered = {"y_columns": columns} if setting.table.missing_share > 0 else {}
+    chosen = node.get("y_columns") is not None
+    offered = {"y_columns": columns} if setting.table.missing_share > 0 and not chosen else {}
     return call(partial, **spaces, **offered, seed=setting.config.seed)
 
 

@@ -81,7 +81,10 @@ def infer_space(
             variables.append(Variable(name, unit=unit, kind="categorical", labels=found))
             continue
         values = to_numbers(column, role)
-        low, high = bounds.get(name, (float(values.min()), float(values.max())))
+        given = bounds.get(name, (float(values.min()), float(values.max())))
+        if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
+            raise GenoptError(f"problem.bounds.{name}: expected [lower, upper], got {given!r}")
+        low, high = given
         variables.append(Variable(name, float(low), float(high), unit, kind))
     return Space(tuple(variables), tuple(tuple(group) for group in simplexes))
 

@@ -315,7 +315,16 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     if not path.exists():
         raise GenoptError(f"problem.path: {path} does not exist (looked from {Path.cwd()})")
     if path.suffix.lower() == ".csv":
-        return pd.read_csv(path)
+        try:
+            frame = pd.read_csv(path)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise GenoptError(f"problem.path: {path.name} is no CSV table: {error}") from error
+        if len(frame.columns) == 1 and (";" in frame.columns[0] or "\t" in frame.columns[0]):
+            raise GenoptError(
+                f"problem.path: {path.name} has one column {frame.columns[0]!r}: separate the "
+                "columns by commas"
+            )
+        return frame
     if path.suffix.lower() in (".parquet", ".pq"):
         return pd.read_parquet(path)
     raise GenoptError(f"problem.path: {path.name} is neither .csv nor .parquet")

@@ -57,7 +57,8 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         path: the checkpoint file.
-        seconds: least time between two files; 0 for one each epoch.
+        seconds: least time between two files; 0 for one each epoch. The last epoch is always kept,
+            so that a longer fit in the same folder goes on from there.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
@@ -68,7 +69,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write, if it is time; the module's own end of the epoch has run before."""
         now = time.monotonic()
-        due = now - self.written >= self.seconds
+        final = trainer.current_epoch + 1 == trainer.max_epochs
+        due = final or now - self.written >= self.seconds
         # every process takes part in saving, so the first one decides for all
         if not trainer.strategy.broadcast(due):
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
@@ -197,6 +199,22 @@ class TabularModule(pl.LightningModule):
         self._history = list(checkpoint.get("history", []))
 
 
+def check_counts(**counts: int | None) -> None:
+    """Refuse counts below one; zero is not "the default", which is None.
+
+    Args:
+        **counts: name to number, or to None where it is left to the model.
+
+    Raises:
+        GenoptError: if a number is below one.
+    """
+    for name, number in counts.items():
+        if number is not None and number < 1:
+            raise GenoptError(
+                f"{name} must be at least 1, or null for the model's own choice, got {number}"
+            )
+
+
 def split_rows(n: int, share: float, seed: int, least: int = 40) -> tuple[Tensor, Tensor]:
     """Row numbers for training and validation.
 
@@ -250,6 +268,26 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
+    """Let Ctrl-C reach the caller: the trainer alone would end the process and leave it deaf."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from error
+
+
+def _trainer(settings: dict[str, Any]) -> pl.Trainer:
+    try:
+        return pl.Trainer(**settings)
+    except (MisconfigurationException, ValueError) as error:
+        raise GenoptError(f"trainer: {error}") from error
 
 
 def fit(
@@ -320,8 +358,12 @@ def fit(
         settings["limit_val_batches"] = 0
     data = TensorDataModule(train, validation, batch_size, seed=options.seed)
     with _quiet(), seeded(options.seed):
-        trainer = pl.Trainer(**settings)
+        trainer = _trainer(settings)
         module.train()
-        trainer.fit(module, datamodule=data, ckpt_path=resume)
+        try:
+            with _interruptible(trainer):
+                trainer.fit(module, datamodule=data, ckpt_path=resume)
+        except MisconfigurationException as error:
+            raise GenoptError(f"callbacks or trainer: {error}") from error
     module.eval()
     return trainer

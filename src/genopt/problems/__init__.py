@@ -1,19 +1,34 @@
 """Problems: what is asked. Simulators with known answers, measured tables, the user's own file."""
 
 from genopt.problems.absolute_value import AbsoluteValue
+from genopt.problems.alloy import Alloy
 from genopt.problems.arm_kinematics import ArmKinematics
 from genopt.problems.base import Answer, Problem
+from genopt.problems.batch_reactor import BatchReactor
+from genopt.problems.cstr_mapping import CstrMapping
+from genopt.problems.evaporator import Evaporator
+from genopt.problems.gasoline_blend import GasolineBlend
 from genopt.problems.inactive_constraint import InactiveConstraint
 from genopt.problems.measured import Hplc, Photostability, SuzukiCoupling
 from genopt.problems.peng_robinson import PengRobinson
 from genopt.problems.plane_projection import PlaneProjection
 from genopt.problems.plug_flow import PlugFlow
+from genopt.problems.rastrigin import Rastrigin
+from genopt.problems.reaction_equilibrium import ReactionEquilibrium
+from genopt.problems.robot_arm import RobotArm
+from genopt.problems.sine_wave import SineWave
 from genopt.problems.table import TableProblem
+from genopt.problems.zdt1 import Zdt1
 
 __all__ = [
     "AbsoluteValue",
+    "Alloy",
     "Answer",
     "ArmKinematics",
+    "BatchReactor",
+    "CstrMapping",
+    "Evaporator",
+    "GasolineBlend",
     "Hplc",
     "InactiveConstraint",
     "PengRobinson",
@@ -21,6 +36,11 @@ __all__ = [
     "PlaneProjection",
     "PlugFlow",
     "Problem",
+    "Rastrigin",
+    "ReactionEquilibrium",
+    "RobotArm",
+    "SineWave",
     "SuzukiCoupling",
     "TableProblem",
+    "Zdt1",
 ]

@@ -93,12 +93,7 @@ def generate(
         GenoptError: if the goal holds columns of x fixed, no target is reachable, or a number is
             not positive.
     """
-    if goal.fixed:
-        names = ", ".join(goal.x_space.names[i] for i in goal.fixed)
-        raise GenoptError(
-            f"routine=generate cannot hold design columns fixed ({names}): use model=mixture or "
-            "model=multitask, or drop them from the goal"
-        )
+    refuse_fixed(goal)
     wanted, n = _plan(goal, table, samples, targets)
     conditions = wanted.reshape(-1, wanted.shape[-1])
     generator = torch.Generator().manual_seed(seed)
@@ -115,6 +110,23 @@ def generate(
         claims = None if judge is None else judge.predict_y(x.to(torch.float64))
     score = model.ood_score(conditions)
     return _collect(goal, wanted, x, claims, score, trajectory=path, header=header)
+
+
+def refuse_fixed(goal: Goal) -> None:
+    """Refuse a goal that holds columns of x, which p(x | y) alone cannot.
+
+    Args:
+        goal: what is wanted.
+
+    Raises:
+        GenoptError: if a column of x is held.
+    """
+    if goal.fixed:
+        names = ", ".join(goal.x_space.names[i] for i in goal.fixed)
+        raise GenoptError(
+            f"routine=generate cannot hold design columns fixed ({names}): use model=mixture or "
+            "model=multitask, or drop them from the goal"
+        )
 
 
 def _plan(goal: Goal, table: Table | None, samples: int, targets: int) -> tuple[Tensor, int]:

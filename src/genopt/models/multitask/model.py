@@ -40,7 +40,7 @@ from genopt.models.multitask.spec import (
     property_space,
 )
 from genopt.models.options import FitOptions
-from genopt.models.training import TabularModule, fit, seeded, split_rows
+from genopt.models.training import TabularModule, check_counts, fit, seeded, split_rows
 from genopt.nn.encoders import TabularEncoder
 from genopt.nn.heads import HEADS
 from genopt.nn.scalers import InputScaler
@@ -119,6 +119,7 @@ class FlexibleMultiTaskModel(MultiTaskPrediction, TabularModule):
         weights = head_weights(task_weights, specs)
         if not 0.0 <= validation < 1.0:
             raise GenoptError(f"validation must be a share in [0, 1), got {validation}")
+        check_counts(epochs=epochs, batch_size=batch_size, patience=patience)
         self.save_hyperparameters(
             {
                 "heads": specs,
@@ -290,10 +291,9 @@ class FlexibleMultiTaskModel(MultiTaskPrediction, TabularModule):
             (self.features(rows), scaled_labels(self.heads, self.label_widths, values))
             for rows, values in (train, held)
         ]
-        if batch_size is None:
-            batch_size = self.hparams["batch_size"] or batch_size_for(len(x))
-        if epochs is None:
-            epochs = self.hparams["epochs"] or epochs_for(len(x), batch_size)
+        check_counts(epochs=epochs, batch_size=batch_size)
+        batch_size = batch_size or self.hparams["batch_size"] or batch_size_for(len(x))
+        epochs = epochs or self.hparams["epochs"] or epochs_for(len(x), batch_size)
         fit(
             self,
             tensors[0],
