@@ -27,7 +27,8 @@ RANKS = {
     "app": 5,
 }  # fmt: skip
 NOUNS = {
-    "errors", "simplex", "variable", "space", "terms", "goal", "modes", "candidates", "protocols", "build",
+    "errors", "simplex", "variable", "space", "terms", "goal", "modes", "candidates", "protocols",
+    "build",
 }  # fmt: skip
 # (file, module): a method for convenience, imported inside the function that needs it
 UPWARD = {("models/multitask/model.py", "genopt.routines.optimize_latent")}

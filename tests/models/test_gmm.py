@@ -368,12 +368,6 @@ class TestBestGmm:
         assert max(fit.scores) == 4
         assert np.isfinite(fit.gmm.log_prob(data)).all()
 
-    def test_missing_entries_name_the_column_and_the_count(self):
-        data = clusters(1)
-        data[[3, 8], 1] = np.nan
-        with pytest.raises(GenoptError, match=r"column 'b' \(2 rows\)"):
-            best_gmm(data, names=["a", "b"])
-
     @pytest.mark.parametrize(
         ("data", "options", "message"),
         [
@@ -382,6 +376,12 @@ class TestBestGmm:
             ([["a", "b"]], {}, "numbers"),
             (np.zeros((5, 2)), {"max_components": 0}, "max_components"),
             (np.zeros((5, 2)), {"n_init": 0}, "n_init"),
+            (np.eye(3), {"criterion": "heldout"}, "at least 4 rows"),
+            (np.eye(5), {"criterion": "heldout", "folds": 1}, "folds=1"),
+            (np.eye(5), {"criterion": "heldout", "given": [5]}, "given"),
+            (np.eye(5), {"criterion": "heldout", "given": range(5)}, "not all"),
+            (np.eye(5), {"given": [0]}, "no effect"),
+            (np.full((5, 2), np.inf), {}, "infinite"),
         ],
     )
     def test_bad_input(self, data, options, message):

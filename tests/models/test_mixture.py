@@ -250,6 +250,16 @@ class TestSpaces:
         spread = model.predict_spread(x)
         assert ((spread[:, 1] >= 0) & (spread[:, 1] <= 0.6)).all()
 
+    def test_the_joint_log_density_leaves_out_the_classes_of_y(self, blend):
+        model, x = blend
+        y = rows([3.0, 1.0], [NAN, 1.0], [4.0, NAN])
+        joint = model.density.log_joint(x[:3], y)
+        numbers = model.density.log_joint(x[:3], torch.cat([y[:, :1], y[:, :1] * NAN], 1))
+        alone = numbers - model.log_prob(x[:3], torch.cat([y[:, :1], y[:, :1] * NAN], 1))
+        torch.testing.assert_close(joint, model.log_prob(x[:3], y) + alone)
+        assert alone[1] == 0.0
+        assert (alone[[0, 2]] < 0.0).all()
+
     def test_class_probabilities_sum_to_one_and_the_density_integrates(self):
         rng = np.random.default_rng(2)
         kind = rng.integers(0, 3, 300)
@@ -331,14 +341,6 @@ class TestTables:
         with pytest.raises(GenoptError, match="x columns are a, b; the mixture was made for c"):
             Mixture(Space.of(c=(0.0, 1.0)), spaces[1]).fit_table(table, FitOptions())
 
-    def test_rows_with_a_gap_are_left_out(self):
-        x, y = linear_table(400)
-        y[200:, 0] = NAN
-        bounds = wide("ab"), wide("pq")
-        gap = Mixture(*bounds, max_components=1).fit(x, y)
-        half = Mixture(*bounds, max_components=1).fit(x[:200], y[:200])
-        np.testing.assert_array_equal(gap.gmm.means, half.gmm.means)
-
     def test_a_column_with_too_few_labels_is_left_out_with_a_warning(self):
         x, y = linear_table(300)
         y[5:, 1] = NAN
@@ -350,21 +352,13 @@ class TestTables:
         with pytest.raises(GenoptError, match="'q' had too few labels"):
             model.sample(rows([1.0, 1.0]), 4)
 
-    def test_columns_never_measured_together_name_a_choice_that_works(self):
-        x, y = linear_table(100)
-        y = torch.cat([y, y[:, :1]], 1)
-        y[:60, 0] = NAN
-        y[60:, 1:] = NAN
-        model = Mixture(wide("ab"), wide("pqr"))
-        with pytest.raises(GenoptError, match=r"for example y=\[q, r\] \(60 rows\)"):
-            model.fit(x, y)
-
     @pytest.mark.parametrize(
         ("change", "message"),
         [
             (lambda x, y: (x, y.fill_(NAN)), "'p' has no label: all 50"),
             (lambda x, y: (x[:, :1], y), "expected"),
             (lambda x, y: (x[:9], y), "same N"),
+            (lambda x, y: (x[:1], y[:1]), "at least two"),
             (lambda x, y: (x.fill_(NAN), y), "'a' has 50 missing"),
             (lambda x, y: (x, y / 0), "infinite"),
             (lambda x, _: (x, "text"), "tensor of numbers"),

@@ -88,6 +88,7 @@ class MixtureSchema:
     max_components: int = MISSING
     min_components: int = MISSING
     criterion: str = MISSING
+    folds: int | None = None
     n_init: int = MISSING
     regularization: float = MISSING
 
@@ -100,7 +101,7 @@ class MultitaskSchema:
     _partial_: bool = True
     encoder: Any = MISSING
     heads: Any = MISSING
-    task_weights: dict[str, float] | None = None
+    task_weights: Any = None
     epochs: int | None = None
     batch_size: int | None = None
     patience: int | None = None

@@ -94,7 +94,7 @@ class JointColumns:
         """Raw values of some variables as full columns, differentiable for numbers.
 
         Args:
-            values: raw values (N, V), one column for each of ``variables``.
+            values: raw values (N, V), one column for each of ``variables``; NaN for a gap.
             variables: their numbers.
 
         Returns:
@@ -107,16 +107,44 @@ class JointColumns:
         for position, i in enumerate(variables):
             column, variable = values[:, position], self.variables[i]
             if variable.labels:
-                codes = column.round().long()
+                gap = torch.isnan(column)
+                codes = torch.where(gap, 0.0, column).round().long()
                 if bool(((codes < 0) | (codes >= len(variable.labels))).any()):
                     raise GenoptError(
                         f"column {variable.name!r} holds a class code outside 0 to "
                         f"{len(variable.labels) - 1}"
                     )
-                parts.append(torch.nn.functional.one_hot(codes, len(variable.labels)).to(values))
+                block = torch.nn.functional.one_hot(codes, len(variable.labels)).to(values)
+                parts.append(torch.where(gap[:, None], torch.nan, block))
             else:
                 parts.append(column[:, None])
         return torch.cat(parts, 1) if parts else values.new_empty(len(values), 0)
+
+    def fit_rows(self, x: Tensor, y: Tensor) -> Array:
+        """The fitted columns of a table; one gap of a simplex follows from its sum.
+
+        Args:
+            x: designs (N, P).
+            y: modelled properties (N, K'); NaN for a gap.
+
+        Returns:
+            (N, number of fitted columns).
+        """
+        values = torch.cat([x, y], 1)
+        full: Array = self.full(values, (*self.x_variables, *self.y_variables)).numpy().copy()
+        for group in self.groups:
+            block = full[:, list(group)]
+            gaps = np.isnan(block)
+            row, column = np.nonzero(gaps & (gaps.sum(1) == 1)[:, None])
+            block[row, column] = 1.0 - np.nansum(block[row], axis=1)
+            full[:, list(group)] = block
+        return full[:, list(self.fitted)]
+
+    @property
+    def fitted_y(self) -> list[int]:
+        """Positions of the columns of y among the fitted ones."""
+        first = self.columns(self.y_variables)[0]
+        return [position for position, column in enumerate(self.fitted) if column >= first]
 
     def columns(self, variables: tuple[int, ...]) -> list[int]:
         """The full columns of some variables, in the order of `full`.

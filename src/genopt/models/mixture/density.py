@@ -12,7 +12,11 @@ from torch import Tensor
 from genopt.models.mixture.columns import JointColumns, Selection
 from genopt.models.mixture.conditionals import ConditionalBatch
 from genopt.models.mixture.conditioning import Array
+from genopt.models.mixture.conditions import known_values, patterns
 from genopt.models.mixture.gmm import GaussianMixture
+
+_FEWEST_ROWS = 10
+_DRAWS = 1000
 
 
 class JointDensity:
@@ -23,7 +27,7 @@ class JointDensity:
     Args:
         gmm: the mixture over the fitted columns.
         columns: the joint columns.
-        y_seen: modelled training outputs (N, K'), the reference of `ood_score`.
+        y_seen: modelled training outputs (N, K'), NaN for a gap: the reference of `ood_score`.
     """
 
     def __init__(self, gmm: GaussianMixture, columns: JointColumns, y_seen: Tensor) -> None:
@@ -63,19 +67,25 @@ class JointDensity:
         picked: Array = full.detach().to(torch.float64).numpy()
         return picked
 
-    def log_prob(self, x: Tensor, values: Tensor, known: tuple[int, ...]) -> Tensor:
-        """Log density of designs given the known variables.
+    def log_prob(self, x: Tensor, y: Tensor) -> Tensor:
+        """Log density of designs given the known entries of y.
 
         The density of the numbers times the probability of the classes given the numbers.
 
         Args:
             x: designs (N, P).
-            values: raw values of the known variables (N, V).
-            known: the known variables.
+            y: properties (N, K); NaN for a free entry.
 
         Returns:
             (N,).
         """
+        out = y.new_empty(len(y))
+        for rows, known in patterns(y, self.columns):
+            values = known_values(y[rows], known, self.columns)
+            out[rows] = self._log_prob(x[rows], values, known)
+        return out
+
+    def _log_prob(self, x: Tensor, values: Tensor, known: tuple[int, ...]) -> Tensor:
         everything = self.columns.x_variables
         classes = [i for i in everything if self.columns.variables[i].labels]
         batch, selection, _ = self.conditional(values, known, everything)
@@ -97,26 +107,66 @@ class JointDensity:
             density = density + torch.from_numpy(batch.log_prob(points))
         return density
 
-    def ood_score(self, values: Tensor, known: tuple[int, ...]) -> Tensor:
-        """How unusual known outputs are among the training outputs.
+    def log_joint(self, x: Tensor, y: Tensor) -> Tensor:
+        """Log density of designs given the known entries of y, and of the known numbers of y.
+
+        Classes count by their probability given the numbers, where they are designs, and not at
+        all, where they are properties: the density of a one-hot block means nothing.
 
         Args:
-            values: raw values of the known variables (C, V).
-            known: the known variables, all of y.
+            x: designs (N, P).
+            y: properties (N, K); NaN where an entry is not known.
 
         Returns:
-            Scores (C,).
+            (N,).
         """
-        if known not in self._surprises:
-            seen = self.y_seen[:, [i - self.columns.x_dim for i in known]]
-            self._surprises[known] = np.sort(self._surprise(seen, known))
-        calm = self._surprises[known]
+        out = self.log_prob(x, y)
+        for rows, known in patterns(y, self.columns):
+            numbers = tuple(i for i in known if not self.columns.variables[i].labels)
+            if numbers:
+                values = known_values(y[rows], numbers, self.columns)
+                out[rows] -= torch.from_numpy(self._surprise(values, numbers))
+        return out
+
+    def ood_score(self, y: Tensor) -> Tensor:
+        """How unusual conditions are among the training outputs.
+
+        Args:
+            y: conditions (C, K); NaN for a free entry.
+
+        Returns:
+            Scores (C,); 0 where everything is free.
+        """
+        out = y.new_zeros(len(y))
+        for rows, known in patterns(y, self.columns):
+            if known:
+                out[rows] = self._ood_score(known_values(y[rows], known, self.columns), known)
+        return out
+
+    def _ood_score(self, values: Tensor, known: tuple[int, ...]) -> Tensor:
+        calm = self._calm(known)
         n = len(calm)
         surprise = self._surprise(values, known)
         tail = np.interp(surprise, calm, np.linspace(1.0, 1.0 / n, n))
         width = max(float(calm[-1] - np.median(calm)), 1e-3)
         excess = np.clip(surprise / width - calm[-1] / width, 0.0, 1e300)
         return torch.from_numpy(np.abs(np.log(tail)) / math.log(max(n, 2)) + np.log1p(excess))
+
+    def _calm(self, known: tuple[int, ...]) -> Array:
+        """Sorted surprises of the training rows that have all the known variables.
+
+        Where hardly any row has them all, draws of the mixture stand for rows.
+        """
+        if known not in self._surprises:
+            seen = self.y_seen[:, [i - self.columns.x_dim for i in known]]
+            seen = seen[~torch.isnan(seen).any(1)]
+            if len(seen) < _FEWEST_ROWS:
+                joint = self._joint(self.columns.select((), known))
+                surprise: Array = -joint.log_prob(joint.sample(_DRAWS, random_state=0))
+            else:
+                surprise = self._surprise(seen, known)
+            self._surprises[known] = np.sort(surprise)
+        return self._surprises[known]
 
     def _surprise(self, values: Tensor, known: tuple[int, ...]) -> Array:
         selection = self.columns.select((), known)

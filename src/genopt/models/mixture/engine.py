@@ -17,6 +17,7 @@ from torch import Tensor
 
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.mixture.columns import JointColumns
+from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.conditions import (
     as_numbers,
     conditions,
@@ -27,9 +28,11 @@ from genopt.models.mixture.conditions import (
 from genopt.models.mixture.density import JointDensity
 from genopt.models.mixture.draws import draw_inside, generator_of
 from genopt.models.mixture.gmm import GaussianMixture
+from genopt.models.mixture.heldout import Rows
 from genopt.models.mixture.moments import ConditionalMoments
-from genopt.models.mixture.rows import usable_rows
-from genopt.models.mixture.selection import CRITERIA, MixtureFit, best_gmm
+from genopt.models.mixture.rows import UsableRows, usable_rows
+from genopt.models.mixture.selection import CRITERIA, MixtureFit, RowScore, best_gmm
+from genopt.models.mixture.storage import read, write
 from genopt.space import Space
 
 if TYPE_CHECKING:
@@ -37,23 +40,34 @@ if TYPE_CHECKING:
     from genopt.models.options import FitOptions
 
 logger = logging.getLogger(__name__)
-_FORMAT = "genopt.mixture/1"
+_HELD_OUT = ("heldout", "conditional")
 
 
 class Mixture:
     """A Gaussian mixture over x and y.
 
     Columns are standardised inside; classes become one-hot blocks; a simplex is modelled without
-    its last column. A y column with too few labels is not modelled, with a warning.
+    its last column. A row with gaps in y counts by the entries that it has. A y column with too few
+    labels is not modelled, with a warning.
+
+    What was never measured together is not learned together: where no row has both of two columns
+    of y, their covariance within a component, beyond what x explains, is not identified and stays
+    near zero. Each column given x is sound then, a condition on both at once is a guess that takes
+    their errors as independent.
 
     Args:
         x_space: the columns of x.
         y_space: the columns of y.
-        y_columns: the columns of y that are modelled, so that others may have gaps; None for all
-            that have enough labels.
+        y_columns: the columns of y that are modelled; None for all that have enough labels.
         max_components: largest number of components that is tried.
         min_components: smallest number of components that is tried.
-        criterion: ``bic`` or ``aic``.
+        criterion: what chooses the number of components: ``heldout``, the log density of held-out
+            rows, which a table with classes or few rows needs; ``conditional``, that of held-out
+            designs given their properties alone, which leaves the density of the properties, and so
+            `ood_score`, coarse; ``bic`` or ``aic``, which are faster and follow noiseless data more
+            closely.
+        folds: parts of the table that are held out in turn; None for ten of a small table to three
+            of a large one.
         n_init: EM runs for each number of components.
         regularization: variance added to each component, relative to the columns' variances.
         seed: seed of EM, and of draws without a generator.
@@ -77,13 +91,15 @@ class Mixture:
         y_columns: Sequence[str] | None = None,
         max_components: int = 20,
         min_components: int = 1,
-        criterion: str = "bic",
+        criterion: str = "heldout",
+        folds: int | None = None,
         n_init: int = 1,
         regularization: float = 1e-6,
         seed: int = 0,
     ) -> None:
-        if criterion not in CRITERIA:
-            raise UnknownNameError("criterion", criterion, CRITERIA)
+        known = (*CRITERIA, "conditional")
+        if criterion not in known:
+            raise UnknownNameError("criterion", criterion, known)
         self.x_space = x_space
         self.y_space = y_space
         self.y_columns = None if y_columns is None else [y_space[name].name for name in y_columns]
@@ -92,6 +108,7 @@ class Mixture:
             "max_components": max_components,
             "min_components": min_components,
             "criterion": criterion,
+            "folds": folds,
             "n_init": n_init,
             "regularization": regularization,
         }
@@ -116,17 +133,37 @@ class Mixture:
             as_numbers(x, "x"), as_numbers(y, "y"), self.x_space, self.y_space, self.y_columns
         )
         columns = JointColumns(self.x_space, self.y_space, rows.y_columns)
-        values = torch.cat([rows.x, rows.y], 1)
-        full = columns.full(values, (*columns.x_variables, *columns.y_variables))
+        options = dict(self._options)
+        if options["criterion"] in _HELD_OUT:
+            if any(v.labels for v in columns.variables):
+                options["score"] = self._class_score(columns, rows)
+            elif options["criterion"] == "conditional":
+                options["given"] = columns.fitted_y
+            options["criterion"] = "heldout"
         fit = best_gmm(
-            full[:, list(columns.fitted)].numpy(),
+            columns.fit_rows(rows.x, rows.y),
             names=columns.fitted_names,
             seed=self.seed,
             progress=progress,
-            **self._options,
+            **options,
         )
         self._install(fit, columns, rows.y)
         return self
+
+    def _class_score(self, columns: JointColumns, rows: UsableRows) -> RowScore:
+        """Held-out density with the probability of classes instead of that of one-hot blocks."""
+        y = rows.y.new_full((len(rows.y), self.y_space.dim), torch.nan)
+        y[:, list(columns.y_columns)] = rows.y
+
+        def score(gmm: GaussianMixture, held_out: Rows) -> Array:
+            part = torch.from_numpy(held_out)
+            density = JointDensity(gmm, columns, rows.y)
+            conditional = self._options["criterion"] == "conditional"
+            log_density = density.log_prob if conditional else density.log_joint
+            logs: Array = log_density(rows.x[part], y[part]).numpy()
+            return logs
+
+        return score
 
     def fit_table(self, table: Table, options: FitOptions) -> None:
         """Learn from the training rows of a table.
@@ -275,12 +312,7 @@ class Mixture:
                 f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; expected "
                 f"(N, {self.x_space.dim}) and (N, {self.y_space.dim}) with the same N"
             )
-        out = y.new_empty(len(y))
-        for rows, known in patterns(y, self.columns):
-            out[rows] = self.density.log_prob(
-                x[rows], known_values(y[rows], known, self.columns), known
-            )
-        return out
+        return self.density.log_prob(x, y)
 
     def ood_score(self, y: Tensor) -> Tensor:
         """How unusual conditions are among the training outputs.
@@ -296,14 +328,7 @@ class Mixture:
         Returns:
             Scores (C,), finite; 0 where everything is free.
         """
-        y = conditions(y, self.y_space, self.columns)
-        out = y.new_zeros(len(y))
-        for rows, known in patterns(y, self.columns):
-            if known:
-                out[rows] = self.density.ood_score(
-                    known_values(y[rows], known, self.columns), known
-                )
-        return out
+        return self.density.ood_score(conditions(y, self.y_space, self.columns))
 
     # -- properties given designs ------------------------------------------------------------------
     def predict_y(self, x: Tensor) -> Tensor:
@@ -339,24 +364,16 @@ class Mixture:
         Returns:
             Its path.
         """
-        fit, path = self.selection, Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {
-            "format": _FORMAT,
-            "x_space": self.x_space.to_dict(),
-            "y_space": self.y_space.to_dict(),
-            "options": dict(self._options),
-            "seed": self.seed,
-            "priors": torch.tensor(fit.gmm.priors),
-            "means": torch.tensor(fit.gmm.means),
-            "covariances": torch.tensor(fit.gmm.covariances),
-            "scores": dict(fit.scores),
-            "converged": dict(fit.converged),
-            "y_columns": list(self.columns.y_columns),
-            "y_seen": self.density.y_seen,
-        }
-        torch.save(content, path)
-        return path
+        return write(
+            path,
+            self.selection,
+            x_space=self.x_space.to_dict(),
+            y_space=self.y_space.to_dict(),
+            options=dict(self._options),
+            seed=self.seed,
+            y_columns=list(self.columns.y_columns),
+            y_seen=self.density.y_seen,
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Mixture:
@@ -371,33 +388,9 @@ class Mixture:
         Raises:
             GenoptError: if the file is missing or is not a saved mixture.
         """
-        path = Path(path)
-        if not path.exists():
-            raise GenoptError(f"path: {path} does not exist")
-        try:
-            content = torch.load(path, weights_only=True)
-        except Exception as error:
-            raise GenoptError(f"path: {path.name} is not a saved mixture ({error})") from error
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise GenoptError(
-                f"path: {path.name} is not a saved mixture of this version ({_FORMAT})"
-            )
+        fit, content = read(path)
         x_space, y_space = (Space.from_dict(content[key]) for key in ("x_space", "y_space"))
         model = cls(x_space, y_space, seed=content["seed"], **content["options"])
-        gmm = GaussianMixture(
-            len(content["priors"]),
-            content["priors"].numpy(),
-            content["means"].numpy(),
-            content["covariances"].numpy(),
-            random_state=content["seed"],
-        )
-        fit = MixtureFit(
-            gmm,
-            gmm.n_components,
-            content["options"]["criterion"],
-            content["scores"],
-            content["converged"],
-        )
         columns = JointColumns(x_space, y_space, tuple(content["y_columns"]))
         model._install(fit, columns, content["y_seen"])
         return model

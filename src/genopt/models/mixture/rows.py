@@ -1,7 +1,6 @@
-"""Which columns and rows of a table a mixture can learn from: EM needs rows without a gap.
+"""Which columns of a table a mixture can learn from; every row counts by the entries that it has.
 
-A column with hardly any label would cost most rows, so it is left out; a choice that leaves no row
-is an error that says which columns were measured together.
+A column with hardly any label is left out, as its covariances would be guesses.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ _SIMPLEX_TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class UsableRows:
-    """The rows that enter EM.
+    """What enters EM.
 
     Args:
-        x: designs (N', P).
-        y: properties (N', K'), complete.
+        x: designs (N, P), complete.
+        y: properties (N, K'); NaN where an entry is missing.
         y_columns: the K' columns of y that are modelled.
     """
 
@@ -43,7 +42,7 @@ def usable_rows(
     y_space: Space,
     wanted: Sequence[str] | None = None,
 ) -> UsableRows:
-    """Choose columns with enough labels and the rows that are complete in them.
+    """Choose the columns of y with enough labels.
 
     Args:
         x: designs (N, P).
@@ -53,11 +52,11 @@ def usable_rows(
         wanted: the y columns to model; None for all that have enough labels.
 
     Returns:
-        The complete rows.
+        The rows in the chosen columns.
 
     Raises:
-        GenoptError: if shapes do not fit, x has gaps or leaves a simplex, a y column has no label
-            at all or no row is complete.
+        GenoptError: if shapes do not fit, x has gaps or leaves a simplex, there are fewer than two
+            rows or a y column has no label at all.
     """
     _check_shapes(x, y, x_space, y_space)
     known = torch.isfinite(y)
@@ -82,10 +81,7 @@ def usable_rows(
             UserWarning,
             stacklevel=3,
         )
-    complete = known[:, list(kept)].all(1)
-    if int(complete.sum()) < 2:
-        raise GenoptError(_advice(known, y_space, kept))
-    return UsableRows(x[complete], y[complete][:, list(kept)], kept)
+    return UsableRows(x, y[:, list(kept)], kept)
 
 
 def _check_shapes(x: Tensor, y: Tensor, x_space: Space, y_space: Space) -> None:
@@ -96,6 +92,8 @@ def _check_shapes(x: Tensor, y: Tensor, x_space: Space, y_space: Space) -> None:
             f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; expected (N, {x_space.dim}) and "
             f"(N, {y_space.dim}) with the same N"
         )
+    if len(x) < 2:
+        raise GenoptError(f"x has {len(x)} rows; a mixture needs at least two")
     for i, bad in enumerate((~torch.isfinite(x)).sum(0).tolist()):
         if bad:
             raise GenoptError(
@@ -106,19 +104,3 @@ def _check_shapes(x: Tensor, y: Tensor, x_space: Space, y_space: Space) -> None:
         off = ((x[:, list(index)].sum(1) - 1.0).abs() > _SIMPLEX_TOLERANCE).sum()
         if off:
             raise GenoptError(f"simplex {list(group)} does not sum to one in {int(off)} rows of x")
-
-
-def _advice(known: Tensor, y_space: Space, kept: tuple[int, ...]) -> str:
-    """The message for a choice of columns without complete rows: which columns go together."""
-    names = [y_space.names[i] for i in kept]
-    patterns = torch.unique(known[:, list(kept)], dim=0)
-    best: tuple[int, int, list[str]] = (0, 0, [])
-    for pattern in patterns:
-        rows = int((known[:, list(kept)] | ~pattern).all(1).sum())
-        chosen = [name for name, there in zip(names, pattern.tolist(), strict=True) if there]
-        if chosen and rows * len(chosen) > best[0]:
-            best = (rows * len(chosen), rows, chosen)
-    return (
-        f"fewer than two rows have all of the y columns {', '.join(names)}: choose columns that "
-        f"were measured together, for example y=[{', '.join(best[2])}] ({best[1]} rows)"
-    )

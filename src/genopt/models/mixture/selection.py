@@ -1,4 +1,4 @@
-"""How many components: EM for a range of numbers on scaled columns, the best by BIC or AIC.
+"""How many components: EM for a range of numbers on scaled columns, the best by one criterion.
 
 The columns are standardised before EM and the result is mapped back exactly, so neither the units
 nor a fixed absolute regularisation decide what is found.
@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.mixture.conditioning import Array
+from genopt.models.mixture.em import Components, EmOptions, Fitted
+from genopt.models.mixture.fitting import Fitter
 from genopt.models.mixture.gmm import GaussianMixture
+from genopt.models.mixture.heldout import Rows, held_out_losses, log_density, usual_folds
 
 logger = logging.getLogger(__name__)
-CRITERIA = ("bic", "aic")
+CRITERIA = ("bic", "aic", "heldout")
+RowScore = Callable[[GaussianMixture, Rows], Array]
 _COARSE_TOLERANCE = 1e-3
-_SINGLE_THREAD_SIZE = 500_000
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class MixtureFit:
     Args:
         gmm: the best mixture, in raw units.
         n_components: its number of components.
-        criterion: ``bic`` or ``aic``, lower is better.
-        scores: the criterion of each number of components tried, in raw units.
-        converged: whether EM met its tolerance for that number.
+        criterion: ``bic``, ``aic`` or ``heldout``.
+        scores: the criterion of each number of components tried, lower is better, in raw units;
+            for ``heldout`` minus the mean log density of a held-out row.
+        converged: whether EM met its tolerance for that number; for ``heldout`` only the best one.
     """
 
     gmm: GaussianMixture
@@ -54,6 +57,9 @@ def best_gmm(
     *,
     min_components: int = 1,
     criterion: str = "bic",
+    given: Sequence[int] | None = None,
+    folds: int | None = None,
+    score: RowScore | None = None,
     n_init: int = 1,
     seed: int = 0,
     regularization: float = 1e-6,
@@ -64,11 +70,25 @@ def best_gmm(
 ) -> MixtureFit:
     """Fit mixtures of ``min_components`` to ``max_components`` Gaussians and keep the best.
 
+    Complete tables are fitted by scikit-learn's EM, tables with gaps by our own EM over the
+    patterns of missing entries, which sums the gaps out. Where two columns are never observed
+    together, their covariance within a component is not identified: it stays near what third
+    columns explain.
+
     Args:
-        data: rows (N, p); a vector (N,) counts as one column.
+        data: rows (N, p), NaN where an entry is missing; a vector (N,) counts as one column. Rows
+            without any entry are dropped.
         max_components: largest number of components; at most the number of distinct rows is used.
         min_components: smallest number of components.
-        criterion: ``bic`` or ``aic``.
+        criterion: ``bic`` or ``aic`` of the observed entries, or ``heldout``: the log density of
+            rows held out by cross-validation; larger numbers are not tried after six that do not
+            improve it.
+        given: for ``heldout``, columns that are given, so that the density of the other columns
+            conditional on them counts; None for the joint density.
+        folds: for ``heldout``, how many parts are held out in turn; None for ten of a small table
+            to three of a large one.
+        score: for ``heldout``, an own density: the logs (n,) for rows of ``data``, given by their
+            numbers, under a mixture in raw units.
         n_init: EM runs for each number, the likeliest is kept.
         seed: seed of the runs and of the mixture's own ``sample``.
         regularization: variance added to each component in units of the columns' variances.
@@ -82,7 +102,8 @@ def best_gmm(
         The best mixture with all scores.
 
     Raises:
-        GenoptError: if the data has missing entries, fewer than two rows or another shape.
+        GenoptError: if the data has infinite entries, a column without any entry, fewer than two
+            rows or another shape.
         UnknownNameError: if the criterion is unknown.
 
     Example:
@@ -105,79 +126,129 @@ def best_gmm(
             f"n_init={n_init}, max_iterations={max_iterations}, regularization={regularization} "
             f"and tolerance={tolerance} must be positive"
         )
-    raw = _checked(data, names)
-    center, scale = _scaling(raw, names)
-    scaled = (raw - center) / scale
-    largest = _cap(scaled, max_components)
-    smallest = min(min_components, largest)
-
-    jacobian = 2.0 * len(raw) * float(np.log(scale).sum())
-    scores: dict[int, float] = {}
-    converged: dict[int, bool] = {}
-
-    def learn(n: int, until: float, start: Any = None) -> tuple[float, Any]:
-        runs = 1 if start is not None else n_init
-        model = _expectation_maximization(
-            scaled, n, runs, seed, regularization, until, max_iterations, start
-        )
-        score = float(model.bic(scaled) if criterion == "bic" else model.aic(scaled))
-        scores[n], converged[n] = score + jacobian, bool(model.converged_)
-        level = logging.INFO if progress else logging.DEBUG
-        ending = "" if converged[n] else f" (not converged after {max_iterations} iterations)"
-        logger.log(level, "%d components: %s %.6g%s", n, criterion, scores[n], ending)
-        return score, model
-
+    if criterion != "heldout" and (given is not None or score is not None):
+        raise GenoptError(f"given and score have no effect with criterion={criterion!r}")
+    if folds is not None and folds < 2:
+        raise GenoptError(f"folds={folds} must be at least 2")
+    raw, kept = _checked(data, names)
+    scaling = _scaling(raw, names)
+    scaled = (raw - scaling.center) / scaling.scale
+    columns = _given_columns(given, raw.shape[1])
+    fitter = Fitter(scaled)
+    sizes = _sizes(fitter, min_components, max_components)
+    level = logging.INFO if progress else logging.DEBUG
     # a coarse EM ranks the numbers of components; only the best one is worth a fine one
-    coarse = max(tolerance, _COARSE_TOLERANCE)
-    tried = [learn(n, coarse) for n in range(smallest, largest + 1)]
-    model = min(tried, key=lambda pair: pair[0])[1]
-    if tolerance < coarse:
-        model = learn(len(model.weights_), tolerance, model)[1]
-    weights, means, covariances = model.weights_, model.means_, model.covariances_
-    gmm = GaussianMixture(
-        len(weights),
-        weights,
-        means * scale + center,
-        covariances * scale[:, None] * scale,
-        random_state=seed,
-    )
-    return MixtureFit(gmm, len(weights), criterion, scores, converged)
+    fine = EmOptions(n_init, seed, regularization, tolerance, max_iterations)
+    coarse = replace(fine, tolerance=max(tolerance, _COARSE_TOLERANCE))
+
+    if criterion == "heldout":
+        wanted = [i for i in range(raw.shape[1]) if i not in columns]
+
+        def held_out_score(components: Components, rows: Rows) -> Array:
+            if score is not None:
+                return score(scaling.raw(components, seed), kept[rows])
+            density = log_density(scaled[rows], components, columns)
+            return density - scaling.jacobian(raw[rows][:, wanted], wanted)
+
+        if len(raw) < 4:
+            raise GenoptError(f"criterion='heldout' needs at least 4 rows, there are {len(raw)}")
+        parts = folds or usual_folds(len(raw))
+        scores = held_out_losses(scaled, sizes, coarse, parts, held_out_score)
+        best = min(scores, key=lambda n: scores[n])
+        fit = fitter.fit(best, fine)
+        converged = {best: fit.converged}
+    else:
+        fits = {n: fitter.fit(n, coarse) for n in sizes}
+        jacobian = float(scaling.jacobian(raw, range(raw.shape[1])).sum())
+        scores = {n: _information(fits[n], len(raw), criterion, jacobian) for n in sizes}
+        converged = {n: fit.converged for n, fit in fits.items()}
+        best = min(scores, key=lambda n: scores[n])
+        fit = fits[best]
+        if tolerance < coarse.tolerance:
+            fit = fitter.fit(best, fine, fit.components)
+            scores[best] = _information(fit, len(raw), criterion, jacobian)
+            converged[best] = fit.converged
+    for n, value in scores.items():
+        logger.log(level, "%d components: %s %.6g", n, criterion, value)
+    if not fit.converged:
+        logger.log(level, "EM has not converged after %d iterations", max_iterations)
+    return MixtureFit(scaling.raw(fit.components, seed), best, criterion, scores, converged)
 
 
-def _expectation_maximization(
-    scaled: Array,
-    n: int,
-    n_init: int,
-    seed: int,
-    regularization: float,
-    tolerance: float,
-    max_iterations: int,
-    start: Any,
-) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture as ScikitMixture
-    from threadpoolctl import threadpool_limits
-
-    model = ScikitMixture(
-        n,
-        n_init=n_init,
-        random_state=seed,
-        reg_covar=regularization,
-        tol=tolerance,
-        max_iter=max_iterations,
-        weights_init=None if start is None else start.weights_,
-        means_init=None if start is None else start.means_,
-        precisions_init=None if start is None else start.precisions_,
-    )
-    threads = 1 if scaled.size < _SINGLE_THREAD_SIZE else None
-    with threadpool_limits(threads), warnings.catch_warnings():
-        # reported in MixtureFit.converged and the log
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(scaled)
+def _sizes(fitter: Fitter, smallest: int, largest: int) -> range:
+    most = fitter.most_components
+    if most < largest:
+        warnings.warn(
+            f"max_components={largest} is more than the {most} distinct rows: at most {most} are "
+            "tried",
+            UserWarning,
+            stacklevel=3,
+        )
+    largest = min(largest, most)
+    return range(min(smallest, largest), largest + 1)
 
 
-def _checked(data: ArrayLike, names: Sequence[str] | None) -> Array:
-    """The data as a finite (N, p) copy with N >= 2 and p >= 1."""
+def _given_columns(given: Sequence[int] | None, width: int) -> list[int]:
+    columns = [] if given is None else sorted({int(i) for i in given})
+    if any(not 0 <= i < width for i in columns) or len(columns) == width:
+        raise GenoptError(
+            f"given={columns} must be some, not all, of the columns 0 to {width - 1} of data"
+        )
+    return columns
+
+
+def _information(fit: Fitted, n_rows: int, criterion: str, jacobian: float) -> float:
+    """BIC or AIC of the observed entries, in raw units."""
+    penalty = np.log(n_rows) if criterion == "bic" else 2.0
+    return float(-2.0 * (fit.log_likelihood - jacobian) + penalty * fit.components.n_parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Mean and standard deviation of the columns.
+
+    Args:
+        center: (p,).
+        scale: (p,), positive.
+    """
+
+    center: Array
+    scale: Array
+
+    def jacobian(self, raw: Array, columns: Sequence[int]) -> Array:
+        """By how much the log density of scaled entries exceeds that of raw ones.
+
+        Args:
+            raw: rows of these columns (n, q).
+            columns: their numbers.
+
+        Returns:
+            The sum over the observed entries of each row (n,).
+        """
+        total: Array = np.isfinite(raw) @ np.log(self.scale[list(columns)])
+        return total
+
+    def raw(self, components: Components, seed: int) -> GaussianMixture:
+        """A mixture of scaled columns in raw units.
+
+        Args:
+            components: the mixture.
+            seed: seed of its own ``sample``.
+
+        Returns:
+            The mixture.
+        """
+        return GaussianMixture(
+            len(components.weights),
+            components.weights,
+            components.means * self.scale + self.center,
+            components.covariances * self.scale[:, None] * self.scale,
+            random_state=seed,
+        )
+
+
+def _checked(data: ArrayLike, names: Sequence[str] | None) -> tuple[Array, Rows]:
+    """The rows with an entry as a copy (N, p) with N >= 2 and p >= 1, and their numbers."""
     try:
         raw: Array = np.array(data, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -186,22 +257,34 @@ def _checked(data: ArrayLike, names: Sequence[str] | None) -> Array:
         raw = raw[:, None]
     if raw.ndim != 2 or raw.shape[1] == 0:
         raise GenoptError(f"data has shape {raw.shape}; expected (N, p) or (N,)")
-    if len(raw) < 2:
-        raise GenoptError(f"data has {len(raw)} rows; a mixture needs at least two")
-    bad = (~np.isfinite(raw)).sum(0)
-    if bad.any():
-        told = ", ".join(f"{_name(int(i), names)} ({bad[i]} rows)" for i in np.flatnonzero(bad))
-        raise GenoptError(
-            f"data has missing or infinite entries in {told}: drop or fill these rows"
+    infinite = np.isinf(raw).sum(0)
+    if infinite.any():
+        told = ", ".join(
+            f"{_name(int(i), names)} ({infinite[i]} rows)" for i in np.flatnonzero(infinite)
         )
-    return raw
+        raise GenoptError(f"data has infinite entries in {told}: NaN marks a missing entry")
+    known = np.isfinite(raw)
+    kept = np.flatnonzero(known.any(1))
+    if len(kept) < 2:
+        raise GenoptError(f"data has {len(kept)} rows with an entry; a mixture needs at least two")
+    empty = np.flatnonzero(~known.any(0))
+    if empty.size:
+        told = ", ".join(_name(int(i), names) for i in empty)
+        raise GenoptError(f"all entries are missing in {told}: leave it out")
+    if len(kept) < len(raw):
+        warnings.warn(
+            f"{len(raw) - len(kept)} rows of data without any entry are dropped",
+            UserWarning,
+            stacklevel=3,
+        )
+    return raw[kept], kept
 
 
-def _scaling(raw: Array, names: Sequence[str] | None) -> tuple[Array, Array]:
-    """Mean and standard deviation of the columns; a constant one gets a small scale of its own."""
-    center = raw.mean(0)
-    scale = raw.std(0)
-    size = np.abs(raw).max(0)
+def _scaling(raw: Array, names: Sequence[str] | None) -> Scaling:
+    """The scaling; a constant column gets a small scale of its own."""
+    center = np.nanmean(raw, axis=0)
+    scale = np.nanstd(raw, axis=0)
+    size = np.nanmax(np.abs(raw), axis=0)
     constant = scale <= 1e-14 * size
     if constant.any():
         told = ", ".join(_name(int(i), names) for i in np.flatnonzero(constant))
@@ -210,21 +293,9 @@ def _scaling(raw: Array, names: Sequence[str] | None) -> tuple[Array, Array]:
             UserWarning,
             stacklevel=3,
         )
-        center = np.where(constant, raw[0], center)
+        center = np.where(constant, np.nanmin(raw, axis=0), center)
         scale = np.where(constant, 1e-3 * np.where(size > 0.0, size, 1.0), scale)
-    return center, scale
-
-
-def _cap(scaled: Array, max_components: int) -> int:
-    distinct = len(np.unique(scaled, axis=0))
-    if distinct < max_components:
-        warnings.warn(
-            f"max_components={max_components} is more than the {distinct} distinct rows: at most "
-            f"{distinct} are tried",
-            UserWarning,
-            stacklevel=3,
-        )
-    return min(distinct, max_components)
+    return Scaling(center, scale)
 
 
 def _name(i: int, names: Sequence[str] | None) -> str:
