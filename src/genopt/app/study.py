@@ -228,16 +228,9 @@ def _judge(setting: Setting, folder: StudyFolder, model: Any, screen: Screen) ->
 
 
 def _new_model(node: DictConfig, setting: Setting, key: str) -> Any:
-    """An untrained model for the problem's columns.
-
-    A model that needs complete rows is given the goal's columns, so that others may have gaps.
-    """
-    partial = make(node, key)
-    spaces = {"x_space": setting.problem.x_space, "y_space": setting.problem.y_space}
-    columns = [term.column for term in setting.goal.terms]
-    chosen = node.get("y_columns") is not None
-    offered = {"y_columns": columns} if setting.table.missing_share > 0 and not chosen else {}
-    return call(partial, **spaces, **offered, seed=setting.config.seed)
+    """An untrained model for the problem's columns."""
+    problem, seed = setting.problem, setting.config.seed
+    return call(make(node, key), x_space=problem.x_space, y_space=problem.y_space, seed=seed)
 
 
 def _fit(model: Any, setting: Setting, folder: Path | None, loggers: list[Any]) -> float:
