@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 160
 _TINY = 1e-9
+_SCORES = ("r2", "accuracy")
 
 
 class Screen:
@@ -90,7 +91,8 @@ class Screen:
             self.console.print(
                 designs_table(result.top, problem.x_space, shown, problem.has_simulator)
             )
-        self.console.print(numbers_line(result.metrics), highlight=False, soft_wrap=True)
+        columns = [term.column for term in setting.goal.terms]
+        self.console.print(numbers_line(result.metrics, columns), highlight=False, soft_wrap=True)
         self.console.print(f"[bold]{result.verdict}[/bold]", highlight=False, soft_wrap=True)
         self.console.print(f"[dim]everything is in {result.folder}[/dim]", soft_wrap=True)
 
@@ -139,11 +141,12 @@ def designs_table(
     return table
 
 
-def numbers_line(metrics: Mapping[str, float]) -> str:
+def numbers_line(metrics: Mapping[str, float], columns: Sequence[str]) -> str:
     """The numbers that say how far the designs can be trusted, in one line.
 
     Args:
         metrics: a study's metrics.
+        columns: the columns of y whose scores are shown, those of the goal.
 
     Returns:
         The line.
@@ -152,7 +155,7 @@ def numbers_line(metrics: Mapping[str, float]) -> str:
         f"{name.replace('_held_out/', ' ').removeprefix('held_out/')} {value:.3g}"
         for name, value in metrics.items()
         if name.startswith(("round_trip", "mode_", "weight_"))
-        or any(f"held_out/{kind}" in name for kind in ("r2", "accuracy"))
+        or any(name.endswith(f"held_out/{kind}/{c}") for kind in _SCORES for c in columns)
     ]
     shown += [f"diversity {metrics['diversity']:.3g}"]
     shown += [f"fit {metrics['fit_seconds']:.1f} s", f"search {metrics['routine_seconds']:.1f} s"]

@@ -138,6 +138,8 @@ def load_result(folder: StudyFolder) -> StudyResult:
 def _stages(
     setting: Setting, folder: StudyFolder, model: Any, loggers: list[Any], screen: Screen
 ) -> StudyResult:
+    import torch
+
     from genopt.analysis.metrics import candidate_scores, regression_scores
     from genopt.analysis.summary import top_frame, verdict
     from genopt.protocols import ForwardModel
@@ -154,8 +156,6 @@ def _stages(
     forward = model if isinstance(model, ForwardModel) else judge
     parity = None
     if forward is not None:
-        import torch
-
         held_out = table.part("test") if len(table.part("test")) else train
         with torch.no_grad():
             parity = (held_out, forward.predict_y(held_out.x).detach().to(torch.float64))
@@ -163,7 +163,9 @@ def _stages(
         whose = "held_out" if judge is None else "judge_held_out"
         metrics |= {f"{whose}/{name}": value for name, value in scores.items()}
     words = verdict(candidates, setting.goal, metrics, setting.answers)
-    top = top_frame(candidates, table, config.top)
+    # a neighbour without a label in the goal's columns says nothing about a claim
+    labelled = torch.isfinite(table.y[:, [term.index for term in setting.goal.terms]]).any(1)
+    top = top_frame(candidates, table.rows(labelled), config.top)
     top.to_csv(folder.path / "top.csv", index=False)
     folder.write("metrics.json", metrics)
     folder.mark(verdict=words)
