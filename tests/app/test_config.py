@@ -110,7 +110,13 @@ def test_parts_without_effect_are_dropped_and_refused():
     config = compose(["model=mixture", "problem=plug_flow"])
     assert "encoder" not in config
     assert "trainer" not in config
-    for override in ("encoder=residual", "sampler=rk4", "trainer.devices=2"):
+    for override in (
+        "encoder=residual",
+        "sampler=rk4",
+        "trainer.devices=2",
+        "model@judge=multitask",
+        "judge.max_components=3",
+    ):
         with pytest.raises(GenoptError, match="has no effect with the chosen model"):
             compose(["model=mixture", override])
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from genopt.app.schema import ConfigSchema
@@ -112,18 +112,30 @@ def without_unused(config: DictConfig, overridden: list[str]) -> DictConfig:
     unused = [part for part in PARTS if f"${{{part}}}" not in text]
     if "epochs" not in (config.model or {}):
         unused += ["trainer", "callbacks"]
+    if not _takes(config.routine, "judge"):
+        unused.append("judge")
     for key in overridden:
-        group = key.split(".")[0].split("@")[0]
+        # model@judge=... chooses a model for the key judge
+        group = key.split(".")[0].rpartition("@")[2]
         if group in unused:
             raise GenoptError(
-                f"{key} has no effect with the chosen model ({config.model.get('_target_')}): "
-                "drop it, or choose a model that uses it"
+                f"{key} has no effect with the chosen model ({config.model.get('_target_')}) and "
+                "routine: drop it, or choose others that use it"
             )
     out = config.copy()
     OmegaConf.set_struct(out, False)
     for part in (*unused, "hydra"):
         out.pop(part, None)
     return out
+
+
+def _takes(node: Any, name: str) -> bool:
+    """Whether the function of a node has an argument of a name; yes where it cannot be told."""
+    try:
+        known = inspect.signature(get_method(node["_target_"])).parameters
+    except (ImportError, KeyError, TypeError, ValueError):
+        return True
+    return name in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
 
 
 def overridden_keys(overrides: list[str]) -> list[str]:

@@ -217,9 +217,10 @@ def _judge(setting: Setting, folder: StudyFolder, model: Any, screen: Screen) ->
     """A model that predicts y for designs of one that does not, where no simulator can."""
     from genopt.protocols import ForwardModel
 
-    if isinstance(model, ForwardModel) or setting.problem.has_simulator:
+    node = setting.config.get("judge")
+    if node is None or isinstance(model, ForwardModel) or setting.problem.has_simulator:
         return None
-    judge = _new_model(setting.config.judge, setting, "judge")
+    judge = _new_model(node, setting, "judge")
     saved = folder.path / _JUDGE
     if saved.exists():
         return type(judge).load(saved)
