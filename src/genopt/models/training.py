@@ -100,6 +100,22 @@ class TabularModule(pl.LightningModule):
         """
         return self.batch_loss(*batch)
 
+    def backward_step(self, *batch: Tensor) -> Tensor:
+        """Work out the gradients of a mini-batch, and clip them.
+
+        Args:
+            *batch: the tensors of the mini-batch.
+
+        Returns:
+            The loss, detached.
+        """
+        loss = self.batch_loss(*batch)
+        self.manual_backward(loss)
+        if self.clip:
+            trained = [p for p in self.parameters() if p.grad is not None]
+            torch.nn.utils.clip_grad_norm_(trained, self.clip)
+        return loss.detach()
+
     def after_step(self) -> None:
         """Called after each optimiser step, for weight averages."""
 
@@ -152,18 +168,14 @@ class TabularModule(pl.LightningModule):
         scheduler: Any = self.lr_schedulers()
         loader: Any = self.trainer.train_dataloader
         size = loader.batch_size
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for part in zip(*(t.split(size) for t in batch), strict=True):
-            loss = self.batch_loss(*part)
             optimizer.zero_grad(set_to_none=True)
-            self.manual_backward(loss)
-            if self.clip:
-                torch.nn.utils.clip_grad_norm_(parameters, self.clip)
+            loss = self.backward_step(*part)
             optimizer.step()
             if self.schedule != "plateau":
                 scheduler.step()
             self.after_step()
-            self._losses.append(loss.detach())
+            self._losses.append(loss)
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """The validation loss, averaged over rows."""

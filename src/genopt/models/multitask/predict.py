@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from genopt.errors import GenoptError
 from genopt.models.multitask.labels import as_tensor, check_finite
+from genopt.models.multitask.spec import check_same_columns
 from genopt.nn.heads import AutoencoderHead, ClassificationHead, RegressionHead
 from genopt.space import Space
 
@@ -35,6 +36,24 @@ class MultiTaskPrediction(nn.Module):
     def home(self) -> torch.device:
         """The device of the weights."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def heads(self) -> dict[str, Any]:
+        """The heads by name."""
+        return dict(self.task_heads.items())
+
+    def check_spaces(self, x_space: Space, y_space: Space) -> None:
+        """Refuse a problem with other columns than the model's.
+
+        Args:
+            x_space: the problem's Space of x.
+            y_space: the problem's Space of y.
+
+        Raises:
+            GenoptError: naming the columns that differ in name, order, kind or classes.
+        """
+        for role, mine, theirs in (("x", self.x_space, x_space), ("y", self.y_space, y_space)):
+            check_same_columns(role, mine, theirs)
 
     def features(self, x: Tensor) -> Tensor:
         """What the encoder's network sees of designs.
