@@ -140,7 +140,7 @@ def training_rows() -> list[Row]:
     flow = ConditionalFlow(space, y_space, draws=1)
     return [
         training_row(
-            "the multi-task model", multitask, "genopt.models.multitask.model", x, labels, 12
+            "the multi-task model", multitask, "genopt.models.multitask.learning", x, labels, 12
         ),
         training_row("the flow", flow, "genopt.models.flow.matching", x, y, 6),
     ]

@@ -27,6 +27,7 @@ _EXPORTS = {
     "Problem": "genopt.problems.base",
     "FitOptions": "genopt.models.options",
     "FlexibleMultiTaskModel": "genopt.models.multitask",
+    "MultiTaskEnsemble": "genopt.models.multitask",
     "ConditionalFlow": "genopt.models.flow",
     "ConditionalFlowMatching": "genopt.models.flow",
     "GaussianMixture": "genopt.models.mixture",

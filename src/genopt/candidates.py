@@ -20,7 +20,10 @@ from genopt.space import Space
 if TYPE_CHECKING:
     import pandas as pd
 
-_PER_CANDIDATE = ("y_predicted", "y_verified", "loss", "feasible", "log_density", "ood")
+_PER_CANDIDATE = (
+    "y_predicted", "y_spread", "y_verified", "loss", "feasible", "log_density", "ood",
+)  # fmt: skip
+_DISTANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Candidates:
         loss: the goal's loss of the claim (B, R); lower is better, NaN is worst.
         feasible: bool (B, R): the design lies in the x Space and the claim satisfies the goal.
         y_verified: what the simulator says (B, R, K); NaN where there is none.
+        y_spread: standard deviation of the claim (B, R, K), NaN for a column without one, if the
+            model gives it.
         log_density: log density of the design under the model (B, R), if the routine gives it.
         ood: how far from the training data the design or its goal is (B, R), if the routine gives
             it.
@@ -53,6 +58,7 @@ class Candidates:
     loss: Tensor
     feasible: Tensor
     y_verified: Tensor = field(default_factory=lambda: torch.empty(0))
+    y_spread: Tensor | None = None
     log_density: Tensor | None = None
     ood: Tensor | None = None
     trajectory: Tensor | None = None
@@ -144,7 +150,8 @@ class Candidates:
         """Positions along R from best to worst.
 
         Designs that reach the goal and lie in the Space come first, then the loss decides; NaN is
-        last.
+        last. Where claims have a spread it is their expected loss: of two that meet the goal the
+        surer one is better.
 
         Args:
             by: ``claimed`` or ``verified``; None for verified where there is a simulator.
@@ -158,8 +165,11 @@ class Candidates:
         if by not in (None, "claimed", "verified"):
             raise UnknownNameError("order by", by, ("claimed", "verified"))
         loss, feasible = self.loss, self.feasible
-        if by == "verified" or (by is None and self.verified):
-            goal = Goal(self.goal, self.x_space, self.y_space)
+        goal = Goal(self.goal, self.x_space, self.y_space)
+        if by != "verified" and (by == "claimed" or not self.verified):
+            if self.y_spread is not None:
+                loss = goal.expected_loss(self.y_predicted, self.y_spread)
+        else:
             loss = goal.loss(self.y_verified)
             feasible = goal.satisfied(self.y_verified) & self.x_space.contains(self.x)
         loss = torch.where(torch.isnan(loss), torch.inf, loss)
@@ -178,7 +188,7 @@ class Candidates:
         """
         return self.take(self.order(by)[:, :1])
 
-    def top(self, n: int, diverse: bool = True, distance: float = 0.05) -> Candidates:
+    def top(self, n: int, diverse: bool = True, distance: float | None = None) -> Candidates:
         """The best n candidates of each goal, by what is verified where there is a simulator.
 
         Args:
@@ -186,12 +196,14 @@ class Candidates:
                 for every goal).
             diverse: whether a candidate must differ from every better one kept.
             distance: how much it must differ: root mean square over the columns of the unit box
-                (classes one-hot).
+                (classes one-hot); None for what the routine called distinct, else .05.
 
         Returns:
             Candidates with R <= n, the best first.
         """
         order = self.order()
+        if distance is None:
+            distance = float(self.header.get("distance", _DISTANCE))
         if not diverse:
             return self.take(order[:, :n])
         unit = self.x_space.encode(self.x)
@@ -259,6 +271,8 @@ class Candidates:
             columns[v.name] = [v.labels[int(c)] for c in column] if v.labels else column
         for i, name in enumerate(self.y_space.names):
             columns[f"{name}_predicted"] = self.y_predicted[..., i].reshape(-1).numpy()
+            if self.y_spread is not None:
+                columns[f"{name}_spread"] = self.y_spread[..., i].reshape(-1).numpy()
             columns[f"{name}_verified"] = self.y_verified[..., i].reshape(-1).numpy()
         columns["loss"] = self.loss.reshape(-1).numpy()
         columns["feasible"] = self.feasible.reshape(-1).numpy()
@@ -326,6 +340,7 @@ class Candidates:
         for v in x_space:
             if v.labels:
                 frame[v.name] = [float(v.code(label)) for label in frame[v.name]]
+        spreads = [f"{n}_spread" for n in y_space.names]
         trajectory = None
         if path.with_suffix(".npz").exists():
             with np.load(path.with_suffix(".npz")) as arrays:
@@ -336,6 +351,7 @@ class Candidates:
             y_space=y_space,
             y_predicted=grid([f"{n}_predicted" for n in y_space.names]),
             y_verified=grid([f"{n}_verified" for n in y_space.names]),
+            y_spread=grid(spreads) if set(spreads) <= set(frame.columns) else None,
             loss=grid(["loss"])[..., 0],
             feasible=grid(["feasible"])[..., 0].bool(),
             log_density=grid(["log_density"])[..., 0] if "log_density" in frame else None,

@@ -33,6 +33,9 @@ __all__ = ["Goal", "Term"]
 
 _DEFAULT_TOLERANCE = 0.02
 
+# nodes and weights of the three-point Gauss-Hermite rule for a standard Gaussian
+_NODES = ((-math.sqrt(3.0), 1.0 / 6.0), (0.0, 2.0 / 3.0), (math.sqrt(3.0), 1.0 / 6.0))
+
 
 class Goal:
     """What is wanted, for named columns of y, with named columns of x held fixed.
@@ -144,6 +147,23 @@ class Goal:
                 miss = (miss / unit[term.index]).square()
             total = total + term.weight * miss
         return total / sum(term.weight for term in self.terms)
+
+    def expected_loss(self, y: Tensor, spread: Tensor) -> Tensor:
+        """The mean loss when the truth scatters around the claim like a Gaussian.
+
+        The loss is a sum over columns, so three nodes a column are exact for wanted values (the
+        squared claimed miss plus the variance) and close for inequalities; ``max`` and ``min`` are
+        linear and do not change.
+
+        Args:
+            y: claims (..., K), or (B, ..., K) for a batch of goals.
+            spread: their standard deviations, of the same shape; NaN counts as none.
+
+        Returns:
+            Expected losses (...).
+        """
+        spread = torch.nan_to_num(spread, nan=0.0).to(y)
+        return torch.stack([w * self.loss(y + node * spread) for node, w in _NODES]).sum(0)
 
     def satisfied(self, y: Tensor, scale: Tensor | None = None) -> Tensor:
         """Whether every term with a value holds within its tolerance; directions ask nothing.

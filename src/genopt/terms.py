@@ -18,6 +18,7 @@ TermKind = Literal["equals", "max", "min", "at_least", "at_most", "between", "la
 DIRECTIONS = ("max", "min")
 _VALUED = ("equals", "at_least", "at_most", "between", "label")
 _OPTIONS = ("weight", "tolerance")
+_MOST_WORDS = 6
 
 
 @dataclass(frozen=True)
@@ -261,12 +262,14 @@ def in_words(value: Tensor | None, variable: Variable | None = None) -> str:
         variable: the column, for its labels.
 
     Returns:
-        A number, a label, or a bracketed list of them.
+        A number, a label, or a bracketed list of them, the first few of many.
     """
     if value is None:
         return ""
     labels = variable.labels if variable is not None else ()
     numbers = [labels[int(v)] if labels else f"{v:g}" for v in value.tolist()]
+    if len(numbers) > _MOST_WORDS:
+        numbers = [*numbers[:3], f"... {len(numbers)} values"]
     return numbers[0] if len(numbers) == 1 else f"[{', '.join(numbers)}]"
 
 

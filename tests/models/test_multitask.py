@@ -276,6 +276,7 @@ def test_wrong_file_and_wrong_problem(fitted, tmp_path):
         ({"y": {"density": torch.full((60,), torch.nan)}}, "all 60 entries are missing"),
         ({"y": {"density": torch.rand(59)}}, r"expected \(60, 1\)"),
         ({"y": {"density": ["a"] * 60}}, "must hold numbers"),
+        ({"y": {"density": [torch.inf] * 60}}, r"y\['density'\] holds an infinite value in row 0"),
         ({"y": {"phase": torch.full((60,), 2.0)}}, "one class only"),
         ({"y": {"phase": torch.arange(60.0)}}, "codes are 0 to 2"),
         ({"y": {}}, "no label at all"),

@@ -29,10 +29,17 @@ def top_frame(candidates: Candidates, table: Table, n: int) -> pd.DataFrame:
     Returns:
         The columns of `Candidates.to_frame` and, for the nearest row, ``nearest_distance`` (root
         mean square over the columns of the unit box), ``nearest_row`` and ``<y>_nearest``; a row
-        measured twice shows the mean of its measurements.
+        measured twice shows the mean of its measurements. With several goals also the values
+        asked for, ``<y>_wanted``.
     """
     best = candidates.top(n)
     frame = best.to_frame()
+    goals = Goal(candidates.goal, candidates.x_space, candidates.y_space)
+    if goals.batched:
+        wanted = goals.condition()[frame["goal"].to_list()]
+        for term in goals.terms:
+            if term.kind == "equals":
+                frame[f"{term.column}_wanted"] = wanted[:, term.index].numpy()
     near = nearest_rows(best.x, table)
     rows = near.row.reshape(-1)
     frame["nearest_distance"] = near.distance.reshape(-1).numpy()

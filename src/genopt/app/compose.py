@@ -49,11 +49,12 @@ def prepare() -> None:
     register(ConfigStore.instance())
 
 
-def goal_overrides(arguments: Sequence[str]) -> list[str]:
-    """Overrides in which a goal may be given without Hydra's signs for adding and deleting.
+def plain_overrides(arguments: Sequence[str]) -> list[str]:
+    """Overrides in which a goal and heads may be given as a user would write them.
 
     ``goal={a: 1}`` replaces the goal and ``goal.a=1`` adds to it; columns are not known before the
-    problem is, so Hydra alone would refuse both.
+    problem is, so Hydra alone would refuse both. ``heads=[...]`` or ``heads={...}`` composes heads
+    on the spot, where Hydra expects the name of a file.
 
     Args:
         arguments: command-line arguments.
@@ -67,6 +68,8 @@ def goal_overrides(arguments: Sequence[str]) -> list[str]:
             out += ["~goal", f"+{argument}"]
         elif _GOAL.match(argument):
             out.append(f"++{argument}")
+        elif argument.startswith(("heads=[", "heads={")):
+            out.append(f"model.{argument}")
         else:
             out.append(argument)
     return out
@@ -128,4 +131,4 @@ def compose_all(overrides: Sequence[str] = ()) -> DictConfig:
     prepare()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return hydra.compose(CONFIG_NAME, goal_overrides(overrides), return_hydra_config=True)
+        return hydra.compose(CONFIG_NAME, plain_overrides(overrides), return_hydra_config=True)

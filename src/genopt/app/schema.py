@@ -34,6 +34,7 @@ class ConfigSchema:
     logger: Any = MISSING
     paths: Any = MISSING
     goal: Any = field(default_factory=dict)
+    held_out_goals: int | None = None
     seed: int = 0
     checkpoint: str | None = None
     top: int = 5
@@ -59,6 +60,7 @@ class DataSchema:
     rows: int | None = None
     validation: float = MISSING
     test: float = MISSING
+    folds: int | None = None
 
 
 @dataclass
@@ -102,6 +104,11 @@ class MultitaskSchema:
     encoder: Any = MISSING
     heads: Any = MISSING
     task_weights: Any = None
+    balance: str = MISSING
+    conservative: Any = None
+    frozen: list[str] = field(default_factory=list)
+    disabled: list[str] = field(default_factory=list)
+    pretrained: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     patience: int | None = None
@@ -110,6 +117,15 @@ class MultitaskSchema:
     clip: float = MISSING
     schedule: str = MISSING
     warmup: float = MISSING
+
+
+@dataclass
+class EnsembleSchema(MultitaskSchema):
+    """An ensemble of multi-task models."""
+
+    members: int = MISSING
+    bootstrap: float | None = None
+    calibrate: bool = MISSING
 
 
 @dataclass
@@ -166,12 +182,15 @@ class OptimizeLatentSchema:
     starts: int = MISSING
     restarts: int = MISSING
     steps: int = MISSING
+    optimizer: str = MISSING
     lr: float = MISSING
     perturbation_std: float = MISSING
     space: str = MISSING
     ae_task_name: str | None = None
     density_penalty: float = MISSING
+    density: str = MISSING
     spread_penalty: float = MISSING
+    diverse: float | None = None
     trajectory: bool = MISSING
 
 
@@ -182,6 +201,7 @@ SCHEMAS: dict[str, tuple[str | None, type]] = {
     "base_table": ("problem", TableProblemSchema),
     "base_mixture": ("model", MixtureSchema),
     "base_multitask": ("model", MultitaskSchema),
+    "base_ensemble": ("model", EnsembleSchema),
     "base_optimize_latent": ("routine", OptimizeLatentSchema),
     "base_flow": ("model", FlowSchema),
     "base_condition": ("routine", ConditionSchema),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from genopt.app.parts import check_keywords, make
+from genopt.app.wish import read_goal
 from genopt.errors import GenoptError
 
 if TYPE_CHECKING:
@@ -57,8 +57,6 @@ class Setting:
         Raises:
             GenoptError: if a key, a column, a goal or the table cannot be used.
         """
-        from genopt.goal import Goal
-
         if "trainer" in config:
             _check_trainer(config.trainer)
         if config.top < 1 or config.threads < 1 or config.seed < 0:
@@ -69,25 +67,10 @@ class Setting:
         if config.data.rows is not None and config.data.rows < 1:
             raise GenoptError(f"data.rows must be at least 1, or null, got {config.data.rows}")
         problem = make(config.problem, "problem")
-        wanted: Any = config.goal
-        if OmegaConf.is_config(wanted):
-            wanted = OmegaConf.to_container(wanted, resolve=True)
-        wanted = problem.default_goal if wanted is None or wanted == {} else wanted
-        if not isinstance(wanted, Mapping):
-            raise GenoptError(
-                f"goal must name columns, for example goal='{{{problem.y_space.names[0]}: max}}', "
-                f"got {wanted!r}"
-            )
-        if not wanted:
-            raise GenoptError(
-                "goal is empty and the problem has none of its own: say what is wanted, for "
-                f"example goal='{{{problem.y_space.names[0]}: max}}'"
-            )
-        goal = Goal(wanted, problem.x_space, problem.y_space)
         table = problem.table(config.data.rows, seed=config.seed)
         if set(table.split) == {"train"}:
             table = table.with_split(config.data.validation, config.data.test, config.seed)
-        return cls(config, problem, goal, table)
+        return cls(config, problem, read_goal(config, problem, table), table)
 
     @property
     def answers(self) -> tuple[Any, ...]:
@@ -97,7 +80,11 @@ class Setting:
 
     def file_bytes(self) -> bytes:
         """The user's own table and checkpoint, so that a changed file means another study."""
-        paths = [self.config.problem.get("path"), self.config.checkpoint]
+        paths = [
+            self.config.problem.get("path"),
+            self.config.checkpoint,
+            self.config.model.get("pretrained"),
+        ]
         return b"".join(Path(path).expanduser().read_bytes() for path in paths if path)
 
 

@@ -6,7 +6,9 @@ This is the only place of genopt that prints; everything else logs or warns.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,9 +18,15 @@ if TYPE_CHECKING:
     from genopt.app.study import StudyResult
     from genopt.space import Space
 
-_WIDTH = 160
+_WIDTH = 200
 _TINY = 1e-9
-_SCORES = ("r2", "accuracy")
+_SCORES = ("r2", "accuracy", "coverage_90")
+# with more goals than these, the table shows the best design of the first ones
+_FEW_GOALS, _GOALS = 3, 10
+# with more design columns than these, those that never vary are left out
+_WIDE = 6
+# with more properties than these, their names are broken at underscores
+_MANY = 2
 
 
 class Screen:
@@ -87,10 +95,12 @@ class Screen:
         if table:
             title = f"{problem.name}: best distinct designs"
             shown = [term.column for term in setting.goal.terms]
+            top, goals = result.top, result.top["goal"].nunique()
+            if goals > _FEW_GOALS:
+                top = top.groupby("goal").head(1).head(_GOALS)
+                title = f"{problem.name}: the best design of {len(top)} of {goals} goals"
             self.console.print(f"[bold]{title}[/bold]", highlight=False)
-            self.console.print(
-                designs_table(result.top, problem.x_space, shown, problem.has_simulator)
-            )
+            self.console.print(designs_table(top, problem.x_space, shown, problem.has_simulator))
         columns = [term.column for term in setting.goal.terms]
         self.console.print(numbers_line(result.metrics, columns), highlight=False, soft_wrap=True)
         self.console.print(f"[bold]{result.verdict}[/bold]", highlight=False, soft_wrap=True)
@@ -121,13 +131,23 @@ def designs_table(
     columns: list[tuple[str, str, str]] = [(name, name, "bold") for name in lead]
     if top["goal"].nunique() > 1:
         columns.append(("goal", "goal", "bold"))
-    columns += [(v.name, v.name, "") for v in x_space]
-    columns += [(f"{n}_predicted", f"{n}\npredicted", "cyan") for n in properties]
+    # a column that is the same in every design is held: it is said in the goal
+    alike = len(x_space) > _WIDE and len(top) > 1
+    columns += [
+        (v.name, v.name, "")
+        for v in x_space
+        if not (alike and top[v.name].nunique(dropna=False) == 1)
+    ]
+    wanted = [n for n in properties if f"{n}_wanted" in top]
+    heads = {n: n.replace("_", "_\n") if len(properties) > _MANY else n for n in properties}
+    columns += [(f"{n}_wanted", f"{heads[n]}\nwanted", "bold") for n in wanted]
+    columns += [(f"{n}_predicted", f"{heads[n]}\npredicted", "cyan") for n in properties]
+    spread = {f"{n}_predicted": f"{n}_spread" for n in properties if f"{n}_spread" in top}
     if verified:
-        columns += [(f"{n}_verified", f"{n}\nverified", "green") for n in properties]
+        columns += [(f"{n}_verified", f"{heads[n]}\nverified", "green") for n in properties]
     else:
         columns.append(("nearest_distance", "nearest\nmeasured", "dim"))
-        columns += [(f"{n}_nearest", f"{n}\nmeasured there", "green") for n in properties]
+        columns += [(f"{n}_nearest", f"{heads[n]}\nmeasured\nthere", "green") for n in properties]
     table = Table(header_style="")
     for _, header, style in columns:
         table.add_column(header, style=style, justify="right", overflow="fold")
@@ -137,7 +157,7 @@ def designs_table(
         if previous is not None and key != previous:
             table.add_section()
         previous = key
-        table.add_row(*(_cell(row[name]) for name, _, _ in columns))
+        table.add_row(*(_claim(row, name, spread.get(name)) for name, _, _ in columns))
     return table
 
 
@@ -152,14 +172,34 @@ def numbers_line(metrics: Mapping[str, float], columns: Sequence[str]) -> str:
         The line.
     """
     shown = [
-        f"{name.replace('_held_out/', ' ').removeprefix('held_out/')} {value:.3g}"
+        f"{_spoken(name)} {value:.3g}"
         for name, value in metrics.items()
-        if name.startswith(("round_trip", "mode_", "weight_"))
+        if name.startswith(
+            ("round_trip", "mode_", "weight_", "resimulation/r_", "resimulation/mmd")
+        )
         or any(name.endswith(f"held_out/{kind}/{c}") for kind in _SCORES for c in columns)
     ]
+    for kind, column in product(_SCORES, columns):
+        mean = metrics.get(f"folds/{kind}/{column}")
+        if mean is not None:
+            scatter = metrics.get(f"folds/{kind}_std/{column}", math.nan)
+            shown.append(f"folds {kind}/{column} {mean:.3g} ± {scatter:.1g}")
     shown += [f"diversity {metrics['diversity']:.3g}"]
     shown += [f"fit {metrics['fit_seconds']:.1f} s", f"search {metrics['routine_seconds']:.1f} s"]
     return "  ".join(shown)
+
+
+def _spoken(metric: str) -> str:
+    """A metric's name without the group that is clear from it."""
+    return re.sub(r"^(held_out|resimulation)/", "", metric.replace("_held_out/", " "))
+
+
+def _claim(row: Mapping[Any, Any], name: str, spread: str | None) -> str:
+    """A cell; a claim with its standard deviation where there is one."""
+    cell = _cell(row[name])
+    if spread is None or math.isnan(row[spread]):
+        return cell
+    return f"{cell} ± {row[spread]:.2g}"
 
 
 def _cell(value: Any) -> str:

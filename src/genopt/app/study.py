@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from genopt.candidates import Candidates
+    from genopt.models.options import FitOptions
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
     config.paths.study = str(folder.path)
     setting = Setting.of(config)
     model = _new_model(config.model, setting, "model")
+    if config.data.folds is not None:
+        _check_folds(config, model)
     if config.checkpoint is not None:
         model = _loaded(type(model), config.checkpoint)
         check_spaces(model, setting.problem, f"checkpoint={config.checkpoint}")
@@ -140,12 +143,15 @@ def _stages(
 ) -> StudyResult:
     import torch
 
-    from genopt.analysis.metrics import candidate_scores, regression_scores
+    from genopt.analysis.heldout import HeldOut
+    from genopt.analysis.metrics import candidate_scores
+    from genopt.analysis.resimulation import curve_scores, held_out_curves
     from genopt.analysis.summary import top_frame, verdict
     from genopt.protocols import ForwardModel
 
     config, table = setting.config, setting.table
     table.write(folder.path / "data.parquet")
+    folds = _cross_validated(setting, folder, screen)
     model, fit_seconds = _fitted(model, setting, folder, loggers, screen)
     judge = _judge(setting, folder, model, screen)
 
@@ -154,14 +160,16 @@ def _stages(
     metrics = {"fit_seconds": fit_seconds, "routine_seconds": seconds}
     metrics |= candidate_scores(candidates, setting.goal, setting.answers, train)
     forward = model if isinstance(model, ForwardModel) else judge
-    parity = None
+    held_out = None
     if forward is not None:
-        held_out = table.part("test") if len(table.part("test")) else train
-        with torch.no_grad():
-            parity = (held_out, forward.predict_y(held_out.x).detach().to(torch.float64))
-        scores = regression_scores(held_out.y, parity[1], table.y_space)
+        held_out = HeldOut.of(forward, table)
         whose = "held_out" if judge is None else "judge_held_out"
-        metrics |= {f"{whose}/{name}": value for name, value in scores.items()}
+        metrics |= {f"{whose}/{name}": value for name, value in held_out.scores().items()}
+    metrics |= folds
+    curves = {}
+    if config.held_out_goals is not None and candidates.verified:
+        curves = held_out_curves(candidates, train, model, setting.problem, config.seed)
+        metrics |= curve_scores(curves)
     words = verdict(candidates, setting.goal, metrics, setting.answers)
     # a neighbour without a label in the goal's columns says nothing about a claim
     labelled = torch.isfinite(table.y[:, [term.index for term in setting.goal.terms]]).any(1)
@@ -180,8 +188,9 @@ def _stages(
             table,
             candidates,
             setting.answers,
-            parity,
+            held_out,
             getattr(model, "history", None),
+            curves,
         )
     return StudyResult(folder.path, candidates, top, metrics, words)
 
@@ -237,11 +246,17 @@ def _new_model(node: DictConfig, setting: Setting, key: str) -> Any:
 
 
 def _fit(model: Any, setting: Setting, folder: Path | None, loggers: list[Any]) -> float:
+    started = time.perf_counter()
+    model.fit_table(setting.table, _options(setting, folder, loggers))
+    return time.perf_counter() - started
+
+
+def _options(setting: Setting, folder: Path | None, loggers: list[Any]) -> FitOptions:
     from genopt.models.options import FitOptions
 
     config = setting.config
     trainer: Any = OmegaConf.to_container(config.get("trainer") or OmegaConf.create({}))
-    options = FitOptions(
+    return FitOptions(
         seed=config.seed,
         folder=folder,
         trainer=trainer,
@@ -249,9 +264,47 @@ def _fit(model: Any, setting: Setting, folder: Path | None, loggers: list[Any]) 
         callbacks=make_all(config.get("callbacks"), "callbacks"),
         progress=config.progress,
     )
-    started = time.perf_counter()
-    model.fit_table(setting.table, options)
-    return time.perf_counter() - started
+
+
+def _check_folds(config: DictConfig, model: Any) -> None:
+    from genopt.protocols import ForwardModel
+
+    if config.data.folds < 2:
+        raise GenoptError(f"data.folds must be at least 2, or null, got {config.data.folds}")
+    if config.checkpoint is not None:
+        raise GenoptError("data.folds trains new models, checkpoint uses a saved one: drop one")
+    if not isinstance(model, ForwardModel):
+        raise GenoptError(
+            f"data.folds needs a model that predicts y, not {type(model).__name__}: drop it, or "
+            "choose model=multitask or model=mixture"
+        )
+
+
+def _cross_validated(setting: Setting, folder: StudyFolder, screen: Screen) -> dict[str, float]:
+    """Mean scores over folds of all rows, if they are asked for; each fold is kept as it comes."""
+    config = setting.config
+    if config.data.folds is None:
+        return {}
+    from genopt.analysis.cross_validation import cross_validate, summarise_folds
+
+    screen.note(f"judging the model by {config.data.folds} folds of all rows")
+    scores = cross_validate(
+        lambda: _new_model(config.model, setting, "model"),
+        setting.table,
+        config.data.folds,
+        _options(setting, folder.path / "folds", []),
+        seed=config.seed,
+        progress=config.progress,
+        validation=config.data.validation,
+    )
+    scores.to_csv(folder.path / "cross_validation.csv", index=False)
+    summary = summarise_folds(scores).set_index("column")
+    return {
+        f"folds/{score}/{column}": float(value)
+        for score in summary.columns
+        if score != "rows"
+        for column, value in summary[score].dropna().items()
+    }
 
 
 def _candidates(

@@ -7,11 +7,8 @@ once a block.
 
 from __future__ import annotations
 
-import logging
 import math
-import signal
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from torch import Tensor
 from genopt.data.module import TensorDataModule
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.callbacks import BestWeights, EpochProgress, LastCheckpoint
+from genopt.models.lightning import interruptible, new_trainer, quiet
 from genopt.models.options import FitOptions
 
 SCHEDULES = ("cosine", "one_cycle", "plateau", "constant")
@@ -75,6 +73,8 @@ class TabularModule(pl.LightningModule):
         self.schedule = schedule
         self.warmup = warmup
         self._losses: list[Tensor] = []
+        self._noted: dict[str, float] = {}
+        self._trained: list[Tensor] = []
         self._history: list[dict[str, float]] = []
 
     # -- what a child gives ------------------------------------------------------------------------
@@ -111,25 +111,64 @@ class TabularModule(pl.LightningModule):
         """
         loss = self.batch_loss(*batch)
         self.manual_backward(loss)
-        if self.clip:
-            trained = [p for p in self.parameters() if p.grad is not None]
-            torch.nn.utils.clip_grad_norm_(trained, self.clip)
+        self.clip_gradients_of(self.trained_parameters)
         return loss.detach()
+
+    def clip_gradients_of(self, parameters: Iterable[Tensor]) -> None:
+        """Scale gradients down, all by one factor, where their norm is larger than ``clip``.
+
+        Args:
+            parameters: what the gradients belong to; those without one are skipped.
+        """
+        with_gradient = [p for p in parameters if p.grad is not None]
+        if not self.clip or not with_gradient:
+            return
+        # one long vector: dozens of small norms cost more than the copy
+        norm = torch.cat([p.grad.flatten() for p in with_gradient if p.grad is not None]).norm()
+        if norm.device.type == "cpu" and float(norm) <= self.clip:
+            return
+        torch.nn.utils.clip_grads_with_norm_(with_gradient, self.clip, norm)
+
+    @property
+    def trained_parameters(self) -> list[Tensor]:
+        """The parameters that a fit changes; looked up once, because that takes time."""
+        if not self._trained:
+            self._trained = [p for p in self.parameters() if p.requires_grad]
+        return self._trained
+
+    def forget_parameters(self) -> None:
+        """Look the trained parameters up again when they are next asked for."""
+        self._trained = []
+
+    def note(self, numbers: Mapping[str, float]) -> None:
+        """Give numbers of this epoch to callbacks and, at its end, to loggers and the history.
+
+        Lightning's own ``log`` takes a millisecond for each number, which many numbers are not
+        worth. Callbacks that monitor one of them see its last value.
+
+        Args:
+            numbers: by name.
+        """
+        self._noted.update(numbers)
+        self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in numbers.items()})
 
     def after_step(self) -> None:
         """Called after each optimiser step, for weight averages."""
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Losses of each epoch: ``train/loss`` and, with validation rows, ``validation/loss``."""
+        """Numbers of each epoch: ``train/loss``, ``validation/loss``, and what a child notes."""
         return self._history
 
     # -- Lightning's hooks -------------------------------------------------------------------------
     def configure_optimizers(self) -> Any:
         """AdamW and the schedule."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
+        self.forget_parameters()
         optimizer = torch.optim.AdamW(
-            parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            self.trained_parameters,
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            fused=True,
         )
         steps = max(self._total_steps(), 1)
         if self.schedule == "plateau":
@@ -191,7 +230,12 @@ class TabularModule(pl.LightningModule):
         held_out = self.trainer.callback_metrics.get(MONITOR)
         if held_out is not None:
             entry[MONITOR] = float(held_out)
-        self._history.append(entry)
+        self._history.append(entry | self._noted)
+        if self._noted:
+            step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+            for logger in self.trainer.loggers:
+                logger.log_metrics({**self._noted, "epoch": self.current_epoch}, step)
+        self._noted = {}
         if not math.isfinite(entry["train/loss"]):
             raise GenoptError(
                 f"training diverged in epoch {self.current_epoch}: the loss is "
@@ -257,49 +301,6 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the trainer's banners and loader hints out of a user's terminal."""
-    loggers = [
-        logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch", "lightning")
-    ]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        warnings.filterwarnings("ignore", message=".*srun.*")
-        warnings.filterwarnings(
-            "ignore", message=".*Checkpoint directory.*exists and is not empty.*"
-        )
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextmanager
-def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
-    """Let Ctrl-C reach the caller: the trainer alone would end the process and leave it deaf."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as error:
-        if not trainer.interrupted:
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from error
-
-
-def _trainer(settings: dict[str, Any]) -> pl.Trainer:
-    try:
-        return pl.Trainer(**settings)
-    except (MisconfigurationException, ValueError) as error:
-        raise GenoptError(f"trainer: {error}") from error
 
 
 def fit(
@@ -369,13 +370,15 @@ def fit(
     if validation is None:
         settings["limit_val_batches"] = 0
     data = TensorDataModule(train, validation, batch_size, seed=options.seed)
-    with _quiet(), seeded(options.seed):
-        trainer = _trainer(settings)
+    with quiet(), seeded(options.seed):
+        trainer = new_trainer(settings)
         module.train()
         try:
-            with _interruptible(trainer):
+            with interruptible(trainer):
                 trainer.fit(module, datamodule=data, ckpt_path=resume)
         except MisconfigurationException as error:
             raise GenoptError(f"callbacks or trainer: {error}") from error
+        finally:
+            module.forget_parameters()
     module.eval()
     return trainer

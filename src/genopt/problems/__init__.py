@@ -17,7 +17,9 @@ from genopt.problems.rastrigin import Rastrigin
 from genopt.problems.reaction_equilibrium import ReactionEquilibrium
 from genopt.problems.robot_arm import RobotArm
 from genopt.problems.sine_wave import SineWave
+from genopt.problems.synthetic_pair import SyntheticPair
 from genopt.problems.table import TableProblem
+from genopt.problems.thermophysical import Thermophysical
 from genopt.problems.zdt1 import Zdt1
 
 __all__ = [
@@ -41,6 +43,8 @@ __all__ = [
     "RobotArm",
     "SineWave",
     "SuzukiCoupling",
+    "SyntheticPair",
     "TableProblem",
+    "Thermophysical",
     "Zdt1",
 ]

@@ -12,18 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from genopt.data.table import Table
 from genopt.errors import GenoptError, UnknownNameError
-from genopt.problems.base import Problem
+from genopt.problems.measurements import MeasuredProblem
 from genopt.space import Kind, Space
 
 _SIMPLEX_ROUNDING = 0.02
 
 
-class TableProblem(Problem):
+class TableProblem(MeasuredProblem):
     """Measured data without a simulator.
 
     Args:
@@ -80,56 +77,17 @@ class TableProblem(Problem):
             row_id=row_id,
         )
         given = {column for mapping in (bounds, kinds, labels) for column in mapping or {}}
-        self._table = _on_simplexes(read, groups, keep=set(bounds or {}))
+        table = _on_simplexes(read, groups, keep=set(bounds or {}))
         self._given = given | {column for group in groups for column in group}
         self.path = Path(path)
         super().__init__(
             name or self.path.stem,
-            self._table.x_space,
-            self._table.y_space,
+            table,
             goal,
-            default_rows=len(self._table),
             description=description or f"Measured data of {self.path.name}.",
             citation=citation,
         )
         self._warn_outside()
-
-    def design(self, n: int, seed: int = 0) -> Tensor:
-        """Measured designs, drawn without replacement.
-
-        Args:
-            n: number of designs, at most the number of rows.
-            seed: seed of the draw.
-
-        Returns:
-            Designs (n, P).
-        """
-        return self.table(n, seed).x
-
-    def table(self, n: int | None = None, seed: int = 0) -> Table:
-        """The measured rows, or some of them.
-
-        Args:
-            n: number of rows; None for all. Fewer rows are drawn at random and keep their order.
-            seed: seed of the draw; without effect on the whole table.
-
-        Returns:
-            The Table.
-
-        Raises:
-            GenoptError: if more rows are asked for than were measured.
-        """
-        rows = self._row_count(n)
-        if rows > len(self._table):
-            raise GenoptError(
-                f"problem {self.name!r} has {len(self._table)} measured rows, {rows} were asked: "
-                "lower n, or leave it out for all rows"
-            )
-        if rows == len(self._table):
-            return self._table
-        generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(self._table), generator=generator)[:rows]
-        return self._table.rows(chosen.sort().values)
 
     def describe(self) -> list[dict[str, str]]:
         """The columns with their roles, and what was read off the data.
@@ -138,11 +96,8 @@ class TableProblem(Problem):
             Rows with the keys ``column``, ``role``, ``kind``, ``range``, ``unit``, ``missing`` (a
             count) and ``source`` (``data`` if kind and range were inferred, else ``given``).
         """
-        missing = torch.isnan(self._table.y).sum(0).tolist()
         rows = super().describe()
         for row in rows:
-            gaps = missing[self.y_space.index(row["column"])] if row["role"] == "y" else 0
-            row["missing"] = f"{gaps} of {len(self._table)}" if gaps else "none"
             row["source"] = "given" if row["column"] in self._given else "data"
         return rows
 

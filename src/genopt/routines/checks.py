@@ -7,20 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
 
 from genopt.errors import GenoptError
 from genopt.goal import Goal
 from genopt.models.flow.conditional import ConditionalFlow
 from genopt.models.mixture.engine import Mixture
-from genopt.models.multitask.model import FlexibleMultiTaskModel
 from genopt.protocols import ConditionalModel
-from genopt.routines.latent_candidates import optimize_latent_candidates
+from genopt.routines.latent_candidates import DENSITIES, optimize_latent_candidates
 from genopt.routines.sample import condition, generate, refuse_fixed
+from genopt.routines.surrogate import is_surrogate
+from genopt.terms import Term
+from genopt.variable import Variable
 
 
 def check_routine(routine: Callable[..., Any], model: Any, goal: Goal) -> None:
-    """Refuse options that the shipped routines would refuse after the fit.
+    """Refuse goals that cannot be met and options that the shipped routines would refuse later.
 
     Args:
         routine: the routine, its options bound by `functools.partial`; one of the user's own is
@@ -31,6 +36,7 @@ def check_routine(routine: Callable[..., Any], model: Any, goal: Goal) -> None:
     Raises:
         GenoptError: if the routine cannot work with the model, the goal or its options.
     """
+    check_simplex_goal(goal)
     if not isinstance(routine, partial):
         return
     check = _CHECKS.get(routine.func)
@@ -38,12 +44,56 @@ def check_routine(routine: Callable[..., Any], model: Any, goal: Goal) -> None:
         check(model, goal, routine.keywords)
 
 
+def check_simplex_goal(goal: Goal) -> None:
+    """Refuse a goal on fractions that sum to one which no fractions can meet.
+
+    Args:
+        goal: what is wanted.
+
+    Raises:
+        GenoptError: if the wanted values of a simplex of y leave no sum of one.
+    """
+    terms = {term.column: term for term in goal.terms}
+    for group in goal.y_space.simplexes:
+        least = most = torch.zeros(1, dtype=torch.float64)
+        for name in group:
+            low, high = _range(terms.get(name), goal.y_space[name])
+            least, most = least + low, most + high
+        if bool(((least > 1.0 + 1e-9) | (most < 1.0 - 1e-9)).any()):
+            wanted = ", ".join(name for name in group if name in terms)
+            raise GenoptError(
+                f"goal: {', '.join(group)} sum to one, but what is wanted of {wanted} leaves "
+                f"sums from {float(least.max()):g} to {float(most.min()):g} only: change a value "
+                "or a tolerance"
+            )
+
+
+def _range(term: Term | None, column: Variable) -> tuple[Tensor, Tensor]:
+    """The values of a column that a term accepts, within the column's bounds."""
+    low = torch.tensor([column.lower], dtype=torch.float64)
+    high = torch.tensor([column.upper], dtype=torch.float64)
+    if term is None or term.value is None:
+        return low, high
+    slack = term.tolerance or 0.0
+    if term.kind in ("equals", "at_least", "between"):
+        low = torch.maximum(low, term.value - slack)
+    if term.kind in ("equals", "at_most"):
+        high = torch.minimum(high, term.value + slack)
+    if term.upper is not None:
+        high = torch.minimum(high, term.upper + slack)
+    return low, high
+
+
 def _needs(model: Any, kind: type, routine: str, choice: str) -> None:
     if not isinstance(model, kind):
-        raise GenoptError(
-            f"routine={routine} works with model={choice}, not with {type(model).__name__}: drop "
-            "the choice of the routine, or choose that model"
-        )
+        _refuse(model, routine, choice)
+
+
+def _refuse(model: Any, routine: str, choice: str) -> NoReturn:
+    raise GenoptError(
+        f"routine={routine} works with model={choice}, not with {type(model).__name__}: drop "
+        "the choice of the routine, or choose that model"
+    )
 
 
 def _counts(options: Mapping[str, Any]) -> None:
@@ -68,11 +118,20 @@ def _check_generate(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
 
 def _check_optimize_latent(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
     """One step of the search on the untrained model meets every check of the real one."""
-    _needs(model, FlexibleMultiTaskModel, "optimize_latent", "multitask")
+    if not is_surrogate(model):
+        _refuse(model, "optimize_latent", "multitask")
     small = {"starts": 1, "restarts": 2, "steps": 1}
     least = {k: min(options[k], v) for k, v in small.items() if k in options}
+    changed: dict[str, Any] = {"trajectory": False}
+    if options.get("density") in DENSITIES[1:]:
+        # there are no rows yet to learn it from
+        changed["density"] = _anywhere
     if goal.x_space.bounded:
-        optimize_latent_candidates(model, goal, **{**options, **least, "trajectory": False})
+        optimize_latent_candidates(model, goal, **{**options, **least, **changed})
+
+
+def _anywhere(x: Tensor) -> Tensor:
+    return -x.square().sum(-1)
 
 
 _CHECKS: dict[Callable[..., Any], Callable[[Any, Goal, Mapping[str, Any]], None]] = {

@@ -6,6 +6,7 @@ simplex; a fixed column is one whose two bounds meet.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 
@@ -206,6 +207,86 @@ class Coordinates:
             return gradient
         short = _SHORT / gradient.abs().amax(-1, keepdim=True).clamp_min(1e-30)
         return (u - self.project(u - short * gradient)) / short
+
+    def free(self, u: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Which coordinates a descent may move freely, and where a short step would lead.
+
+        A coordinate is not free where a short step ends at a bound (Bertsekas 1982, Projected
+        Newton methods): its curvature then says nothing.
+
+        Args:
+            u: valid coordinates (B, R, E).
+            gradient: the gradient there (B, R, E).
+
+        Returns:
+            bool (B, R, E) and the short step's change of coordinates (B, R, E).
+        """
+        short = _SHORT / gradient.abs().amax(-1, keepdim=True).clamp_min(1e-300)
+        ahead = self.project(u - short * gradient)
+        tiny = 1e-14 * (1.0 + u.abs())
+        at_bound = (ahead <= self.u_lower + tiny) | (ahead >= self.u_upper - tiny)
+        return ~at_bound, ahead - u
+
+    def flat(self, v: Tensor, free: Tensor) -> Tensor:
+        """The part of a vector along which free coordinates move and sums of groups stay.
+
+        Args:
+            v: vectors (..., B, R, E).
+            free: which coordinates are free (B, R, E).
+
+        Returns:
+            Vectors (..., B, R, E).
+        """
+        out = torch.where(free, v, 0.0)
+        for members in self.groups:
+            some = free[..., members].to(v)
+            mean = out[..., members].sum(-1, keepdim=True)
+            mean = mean / some.sum(-1, keepdim=True).clamp_min(1.0)
+            out[..., members] = out[..., members] - some * mean
+        return out
+
+    @property
+    def has_discrete(self) -> bool:
+        """Whether an integer or class column is searched, beside columns that are numbers."""
+        kinds = [v.kind == "continuous" for i, v in enumerate(self.space) if i not in self.fixed]
+        return any(kinds) and not all(kinds)
+
+    def holding(self, x: Tensor) -> Coordinates:
+        """The same coordinates with integer and class columns held at the values of designs.
+
+        Args:
+            x: valid designs (B, R, P).
+
+        Returns:
+            Coordinates whose limits are those of each row.
+        """
+        out = copy.copy(self)
+        wide = self.scaler.wide(x.to(torch.float64))
+        out.lower, out.upper = (
+            self.lower.expand_as(wide).clone(),
+            self.upper.expand_as(wide).clone(),
+        )
+        for i in self.space.discrete:
+            part = self.scaler.slices[i]
+            out.lower[..., part] = out.upper[..., part] = wide[..., part]
+        out.u_lower = (out.lower - out.origin) / out.width
+        out.u_upper = (out.upper - out.origin) / out.width
+        return out
+
+    def of_rows(self, rows: Tensor) -> Coordinates:
+        """The same coordinates for rows of some starts.
+
+        Args:
+            rows: the starts' numbers (M,).
+
+        Returns:
+            Coordinates with M rows.
+        """
+        out = copy.copy(self)
+        if len(self.lower) > 1:
+            for name in ("lower", "upper", "u_lower", "u_upper"):
+                setattr(out, name, getattr(self, name)[rows])
+        return out
 
     def raw(self, u: Tensor) -> Tensor:
         """The valid raw designs that coordinates stand for: classes and integers exact.

@@ -1,53 +1,23 @@
 """What a gradient search minimises: wanted values of heads as one loss a row.
 
-All misses are in units of the head's training spread, so properties of different size weigh alike.
+Targets by head are missed in units of the head's training spread, so that properties of different
+size weigh alike; a Goal's terms in the units of `Goal.loss`, by which Candidates are ranked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from genopt.errors import GenoptError, UnknownNameError
-from genopt.goal import Goal
-from genopt.models.multitask.model import FlexibleMultiTaskModel
-from genopt.nn.heads import HEADS, ClassificationHead, RegressionHead
+from genopt.errors import GenoptError
+from genopt.routines.surrogate import Surrogate
+from genopt.routines.wants import MODES, Wanted
 
-MODES = ("max", "min")
 _STRICT_FACTOR = 100.0
 _STRICTEST_FACTOR = 10_000.0
 _STRICT_MARGIN = 0.01
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is wanted of one head.
-
-    Args:
-        head: the head's name.
-        kind: ``equals``, ``max``, ``min``, ``at_least``, ``at_most``, ``between`` or ``label``.
-        value: value or lower end (B or 1, T), class codes (B or 1, 1), or None.
-        upper: upper end (B or 1, T) of ``between``, or None.
-        output: position of one output of a vector head; None for all.
-        weight: share in the loss.
-        strict: whether a value or bound is a constraint: it counts a hundredfold, a bound from a
-            little inside, so that a wish beside it (``max``) does not push across it.
-        slack: miss of a strict value that is accepted, in raw units; the smaller, the more it
-            counts.
-    """
-
-    head: str
-    kind: str
-    value: Tensor | None = None
-    upper: Tensor | None = None
-    output: int | None = None
-    weight: float = 1.0
-    strict: bool = False
-    slack: float | None = None
 
 
 class Objective:
@@ -58,16 +28,18 @@ class Objective:
         wants: what is wanted.
     """
 
-    def __init__(self, model: FlexibleMultiTaskModel, wants: list[Wanted]) -> None:
+    def __init__(self, model: Surrogate, wants: list[Wanted]) -> None:
         self.model = model
         self.wants = wants
         self.heads = list(dict.fromkeys(want.head for want in wants))
+        self._units = {name: model.head_unit(name).to(torch.float64) for name in self.heads}
+        self._factors = [want.weight * self._factor(want) for want in wants]
 
     def outputs(self, latent: Tensor, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
         """What the wanted heads say, in raw units.
 
         Args:
-            latent: latent vectors (..., H).
+            latent: latent vectors (..., H), or (M, ..., H) of an ensemble.
             dtype: dtype of the result.
 
         Returns:
@@ -75,21 +47,54 @@ class Objective:
         """
         return {name: self.model.head_output(name, latent, dtype) for name in self.heads}
 
-    def loss(self, latent: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
+    def loss(
+        self, latent: Tensor, outputs: Mapping[str, Tensor], rows: Tensor | None = None
+    ) -> Tensor:
         """The loss of each row.
 
         Args:
-            latent: latent vectors (B, R, H).
+            latent: latent vectors (B, R, H), or (M, B, R, H) of an ensemble.
             outputs: what `outputs` gave for them, (B, R, T) each.
+            rows: to which start each of the B rows belongs; None for all starts in order.
 
         Returns:
             Losses (B, R), float64.
         """
-        total = torch.zeros(latent.shape[:-1], dtype=torch.float64, device=latent.device)
+        parts = [
+            factor * self._miss(want, latent, outputs[want.head], rows)
+            for want, factor in zip(self.wants, self._factors, strict=True)
+        ]
+        return torch.stack(parts).sum(0) / sum(want.weight for want in self.wants)
+
+    def variance(self, variances: Mapping[str, Tensor]) -> Tensor:
+        """What scatter of the outputs adds to the mean of squared misses, weighed as these are.
+
+        Args:
+            variances: variance of each head's outputs (B, R, T), raw units; those of heads that
+                are not wanted have no part.
+
+        Returns:
+            (B, R), float64.
+        """
+        total, weight = [], 0.0
         for want in self.wants:
-            factor = want.weight * self._factor(want)
-            total = total + factor * self._miss(want, latent, outputs[want.head])
-        return total / sum(want.weight for want in self.wants)
+            if want.head not in variances:
+                continue
+            scatter = variances[want.head].to(torch.float64)
+            if want.output is not None:
+                scatter = scatter[..., want.output : want.output + 1]
+            total.append(want.weight * (scatter / self._unit(want).square()).mean(-1))
+            weight += want.weight
+        return torch.stack(total).sum(0) / weight
+
+    def _unit(self, want: Wanted) -> Tensor:
+        """The unit of a miss, (T,) or (1,)."""
+        scale = self._units[want.head]
+        if want.unit is not None:
+            return torch.full((1,), want.unit, dtype=torch.float64, device=scale.device)
+        if want.output is not None and scale.numel() > 1:
+            return scale[want.output : want.output + 1]
+        return scale
 
     def _factor(self, want: Wanted) -> float:
         """How much more a strict miss counts than a wish.
@@ -101,27 +106,20 @@ class Objective:
             return 1.0
         if want.slack is None or want.kind != "equals":
             return _STRICT_FACTOR
-        scale = head_scale(self.model, want.head)
-        unit = float(scale[want.output or 0] if scale.numel() > 1 else scale)
+        unit = float(self._unit(want)[0])
         return min(max(_STRICT_FACTOR, 2.0 * unit / max(want.slack, 1e-12)), _STRICTEST_FACTOR)
 
-    def _miss(self, want: Wanted, latent: Tensor, output: Tensor) -> Tensor:
-        value = None if want.value is None else want.value[:, None].to(output)
+    def _miss(self, want: Wanted, latent: Tensor, output: Tensor, rows: Tensor | None) -> Tensor:
+        value, high = (_of_rows(v, rows, output) for v in (want.value, want.upper))
         if want.kind == "label":
-            head = self.model.task_heads[want.head]
-            log_p = (
-                head.log_probability(latent)
-                if isinstance(head, ClassificationHead)
-                else output.log()
-            )
-            codes = (torch.zeros(1, 1, 1) if value is None else value).to(latent.device).long()
+            log_p = self.model.head_log_probability(want.head, latent)
+            codes = (torch.zeros_like(output[:1, :1, :1]) if value is None else value).long()
             picked = log_p.gather(-1, codes.expand(*log_p.shape[:-1], 1))
             return -picked.squeeze(-1).to(torch.float64)
-        scale = head_scale(self.model, want.head).to(output)
+        scale = self._unit(want)
         y = output.to(torch.float64)
         if want.output is not None:
             y = y[..., want.output : want.output + 1]
-            scale = scale[want.output : want.output + 1] if scale.numel() > 1 else scale
         if want.kind in MODES:
             return ((y if want.kind == "min" else -y) / scale).mean(-1)
         if value is None:
@@ -132,7 +130,7 @@ class Objective:
         elif want.kind == "at_most":
             miss = (y - value + margin).clamp_min(0.0)
         elif want.kind == "between":
-            high = value if want.upper is None else want.upper[:, None].to(y)
+            high = value if high is None else high
             margin = torch.minimum(margin, 0.25 * (high - value))
             miss = (value + margin - y).clamp_min(0.0) + (y - high + margin).clamp_min(0.0)
         else:
@@ -140,234 +138,11 @@ class Objective:
         return (miss / scale).square().mean(-1)
 
 
-def head_scale(model: FlexibleMultiTaskModel, name: str) -> Tensor:
-    """The unit of a head's misses.
-
-    Args:
-        model: the model.
-        name: the head.
-
-    Returns:
-        Training spread (T,) of its outputs, float64; 1 for a head without a scaler.
-    """
-    head = model.task_heads[name]
-    if isinstance(head, RegressionHead):
-        return head.scaler.scale.to(torch.float64)
-    return torch.ones(1, dtype=torch.float64)
-
-
-def is_class(model: FlexibleMultiTaskModel, name: str) -> bool:
-    """Whether a head gives class probabilities.
-
-    Args:
-        model: the model.
-        name: the head.
-
-    Returns:
-        True for a classification head.
-    """
-    return model.head_specs[name]["_target_"] == HEADS["classification"]
-
-
-def reconstruction_heads(model: FlexibleMultiTaskModel) -> list[str]:
-    """The heads that give the design back.
-
-    Args:
-        model: the model.
-
-    Returns:
-        Their names.
-    """
-    return [n for n, s in model.head_specs.items() if s["_target_"] == HEADS["autoencoder"]]
-
-
-def wants_of(
-    model: FlexibleMultiTaskModel,
-    rows: int,
-    widths: Mapping[str, int],
-    task_name: str | None,
-    mode: str | Mapping[str, str],
-    target_value: Any,
-    task_targets: Mapping[str, Any] | None,
-    task_weights: Mapping[str, float] | None,
-    goal: Goal | None,
-) -> list[Wanted]:
-    """What the arguments of a search ask for: the goal, else targets, else a value, else a mode.
-
-    Args:
-        model: the model.
-        rows: number of starts B.
-        widths: number of outputs T of each head.
-        task_name: the head that ``mode`` or ``target_value`` speaks of.
-        mode: ``max`` or ``min``, or one of them by head.
-        target_value: wanted value.
-        task_targets: wanted values by head.
-        task_weights: weights by head.
-        goal: a Goal over the model's columns.
-
-    Returns:
-        The wants.
-
-    Raises:
-        GenoptError: if arguments contradict each other, a head is unknown or a value does not fit.
-    """
-    if task_targets is not None and target_value is not None:
-        raise GenoptError("give task_targets or target_value, not both")
-    if goal is not None:
-        if task_targets is not None or target_value is not None or task_name is not None:
-            raise GenoptError("give goal, or task_name with its targets, not both")
-        return _wants_of_goal(model, rows, goal)
-    weights = dict(task_weights or {})
-    for name in weights:
-        _known(model, name, "task in task_weights")
-        if weights[name] <= 0:
-            raise GenoptError(f"task_weights[{name!r}] must be positive, got {weights[name]}")
-    if task_targets is not None:
-        if not task_targets:
-            raise GenoptError('task_targets is empty: for example task_targets={"density": 5.0}')
-        return [
-            _wanted(model, name, value, rows, widths, f"task_targets[{name!r}]", weights)
-            for name, value in task_targets.items()
-        ]
-    if task_name is None and not isinstance(mode, Mapping):
-        tasks = [n for n in model.task_heads if n not in reconstruction_heads(model)]
-        if len(tasks) != 1:
-            raise GenoptError(
-                f"task_name is missing: give one of {', '.join(tasks)}, task_targets or a goal"
-            )
-        task_name = tasks[0]
-    if target_value is not None and task_name is not None:
-        return [_wanted(model, task_name, target_value, rows, widths, "target_value", weights)]
-    modes = mode if isinstance(mode, Mapping) else {str(task_name): mode}
-    return [_directed(model, name, m, widths, weights) for name, m in modes.items()]
-
-
-def _known(model: FlexibleMultiTaskModel, name: Any, what: str = "task_name") -> str:
-    if name not in model.task_heads:
-        raise UnknownNameError(what, str(name), model.task_heads.keys())
-    return str(name)
-
-
-def _directed(
-    model: FlexibleMultiTaskModel,
-    name: str,
-    mode: str,
-    widths: Mapping[str, int],
-    weights: Mapping[str, float],
-) -> Wanted:
-    _known(model, name)
-    if mode not in MODES:
-        raise UnknownNameError("mode", str(mode), MODES)
-    if is_class(model, name) or name in reconstruction_heads(model):
-        raise GenoptError(
-            f"task_name={name!r} is no regression head, so mode={mode!r} means nothing: give "
-            + (
-                f"target_value=class (0 to {widths[name] - 1})"
-                if is_class(model, name)
-                else "the name of a regression or classification head"
-            )
-        )
-    if widths[name] != 1:
-        raise GenoptError(
-            f"task_name={name!r} is a vector of {widths[name]} outputs, so mode={mode!r} is "
-            f"ambiguous: give target_value of shape ({widths[name]},) or a goal on one column"
-        )
-    return Wanted(name, mode, weight=weights.get(name, 1.0))
-
-
-def _wanted(
-    model: FlexibleMultiTaskModel,
-    name: str,
-    value: Any,
-    rows: int,
-    widths: Mapping[str, int],
-    argument: str,
-    weights: Mapping[str, float],
-) -> Wanted:
-    _known(model, name, "task_name" if argument == "target_value" else "task in task_targets")
-    if name in reconstruction_heads(model):
-        raise GenoptError(f"{argument}: head {name!r} gives the design back and takes no target")
-    weight = weights.get(name, 1.0)
-    if is_class(model, name):
-        codes = _codes(model, name, value, widths[name], argument)
-        if codes.numel() not in (1, rows):
-            raise GenoptError(
-                f"{argument} has shape {tuple(codes.shape)}; expected one class or ({rows},)"
-            )
-        return Wanted(name, "label", codes.reshape(-1, 1), weight=weight)
-    numbers = torch.as_tensor(value).to(torch.float64)
-    if not bool(torch.isfinite(numbers).all()):
-        raise GenoptError(f"{argument} must be finite, got {value!r}")
-    width = widths[name]
-    shape = tuple(numbers.shape)
-    one = " or one number" if width == 1 else ""
-    expected = f"expected ({rows}, {width}) or ({rows if width == 1 else width},){one}"
-    if width > 1 and shape in ((), (1,)):
-        raise GenoptError(
-            f"{argument} is one number, but {name!r} is a vector of {width} outputs; {expected}"
-        )
-    if shape in ((), (1,)) or (width > 1 and shape == (width,)):
-        numbers = numbers.reshape(1, width)
-    elif width == 1 and shape == (rows,):
-        numbers = numbers.reshape(rows, 1)
-    elif shape not in ((rows, width), (1, width)):
-        raise GenoptError(f"{argument} has shape {shape}; {expected}")
-    return Wanted(name, "equals", numbers, weight=weight)
-
-
-def _codes(
-    model: FlexibleMultiTaskModel, name: str, value: Any, classes: int, argument: str
-) -> Tensor:
-    values = value if isinstance(value, list | tuple) else [value]
-    if any(isinstance(v, str) for v in values):
-        if name not in model.y_space:
-            raise GenoptError(f"{argument}: give the class of {name!r} as a code")
-        return torch.tensor([float(model.y_space[name].code(str(v))) for v in values])
-    codes = torch.as_tensor(value).to(torch.float64).reshape(-1)
-    if bool(((codes != codes.round()) | (codes < 0) | (codes >= classes)).any()):
-        raise GenoptError(
-            f"{argument}={value!r} is no class of {name!r}; expected a code from 0 to {classes - 1}"
-        )
-    return codes
-
-
-def _wants_of_goal(model: FlexibleMultiTaskModel, rows: int, goal: Goal) -> list[Wanted]:
-    if rows % goal.batch_size:
-        raise GenoptError(
-            f"initial_input has {rows} rows for {goal.batch_size} goals; expected one row, "
-            f"({goal.batch_size}, P) or a multiple of it"
-        )
-    columns = dict(zip(model.y_space.names, model.columns, strict=True))
-    # beside a wish, values are constraints: a weighted sum alone would trade them away
-    strict = {"at_least", "at_most", "between"}
-    if any(term.kind in MODES for term in goal.terms):
-        strict.add("equals")
-    wants = []
-    for term in goal.terms:
-        where = columns.get(term.column)
-        if where is None:
-            valid = [name for name, w in columns.items() if w is not None]
-            raise UnknownNameError("goal column", term.column, valid)
-        if is_class(model, where[0]) != (term.kind == "label"):
-            raise GenoptError(
-                f"goal.{term.column}: {term.kind!r} does not fit the model's head {where[0]!r}"
-            )
-
-        def spread(value: Tensor | None) -> Tensor | None:
-            if value is None or value.numel() == 1:
-                return None if value is None else value.reshape(1, 1)
-            return value.repeat_interleave(rows // goal.batch_size).reshape(-1, 1)
-
-        wants.append(
-            Wanted(
-                where[0],
-                term.kind,
-                spread(term.value),
-                spread(term.upper),
-                where[1],
-                term.weight,
-                strict=term.kind in strict,
-                slack=term.tolerance,
-            )
-        )
-    return wants
+def _of_rows(value: Tensor | None, rows: Tensor | None, like: Tensor) -> Tensor | None:
+    """Wanted values (B, 1, T) of the rows that are looked at."""
+    if value is None:
+        return None
+    value = value.to(device=like.device, dtype=torch.float64)
+    if rows is not None and len(value) > 1:
+        value = value[rows]
+    return value[:, None]

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from genopt.errors import GenoptError
-from genopt.models.multitask.model import FlexibleMultiTaskModel
-from genopt.nn.encoders import TabularEncoder
 from genopt.nn.heads import AutoencoderHead
-from genopt.routines.objective import head_scale, reconstruction_heads
+from genopt.routines.objective import Objective
+from genopt.routines.surrogate import Surrogate, heads_of_kind, members
 
 _DRAWS = 8
 
@@ -22,12 +21,14 @@ class Penalties:
 
     Args:
         model: the model that is searched.
+        objective: what is minimised; its units and weights are those of the disagreement.
         ae_task_name: the reconstruction head of the density penalty; None for the model's only one.
         density_weight: weight of minus the log density, or of the reconstruction error.
-        density: log density of designs (M, P) -> (M,), or an object with ``log_prob(x, y)``; None
-            for the reconstruction error.
+        density: log density of designs (M, P) -> (M,), or an object with ``of_wide``,
+            ``torch_density`` or ``log_prob(x, y)``; None for the reconstruction error.
         spread_weight: weight of the disagreement.
-        spread: disagreement on designs (M, P) -> (M,); None for the variance under dropout.
+        spread: disagreement on designs (M, P) -> (M,); None for the variance over the members of an
+            ensemble, or under dropout.
         generator: source of the seeds of dropout.
 
     Raises:
@@ -36,7 +37,8 @@ class Penalties:
 
     def __init__(
         self,
-        model: FlexibleMultiTaskModel,
+        model: Surrogate,
+        objective: Objective,
         ae_task_name: str | None,
         density_weight: float,
         density: Any,
@@ -50,22 +52,25 @@ class Penalties:
                 "negative"
             )
         self.model = model
+        self.objective = objective
         self.density_weight = density_weight
         self.spread_weight = spread_weight
-        self.density = density
+        self.density = density.torch_density() if hasattr(density, "torch_density") else density
         self.spread = spread
         self.generator = generator
-        heads = reconstruction_heads(model)
+        heads = heads_of_kind(model, "design")
         self.decoder = ae_task_name or (heads[0] if len(heads) == 1 else None)
         if density_weight and density is None and self.decoder is None:
             raise GenoptError(
-                "density_penalty needs density= (a log density of designs) or a model with a "
-                "reconstruction head, named by ae_task_name"
+                "density_penalty needs density= (a log density of designs; density: mixture in a "
+                "study) or a model with a reconstruction head, named by ae_task_name"
             )
+        self.members = members(model)
         self.dropouts = [m for m in model.modules() if isinstance(m, nn.Dropout) and m.p > 0]
-        if spread_weight and spread is None and not self.dropouts:
+        if spread_weight and spread is None and self.members == 1 and not self.dropouts:
             raise GenoptError(
-                "spread_penalty needs spread= (a disagreement on designs) or a model with dropout"
+                "spread_penalty needs an ensemble, a model with dropout, or spread= (a "
+                "disagreement on designs)"
             )
 
     @property
@@ -78,7 +83,7 @@ class Penalties:
 
         Args:
             wide: wide designs (B, R, E).
-            latent: their latent vectors (B, R, H).
+            latent: their latent vectors (B, R, H), or (M, B, R, H) of an ensemble.
             outputs: the wanted heads' outputs (B, R, T) each.
 
         Returns:
@@ -88,16 +93,12 @@ class Penalties:
         if self.density_weight:
             total = total + self.density_weight * self._density(wide, latent)
         if self.spread_weight:
-            total = total + self.spread_weight * self._spread(wide, outputs)
+            total = total + self.spread_weight * self._spread(wide, latent, outputs)
         return total
 
-    def _raw(self, wide: Tensor) -> Tensor:
-        encoder = self.model.encoder
-        raw = encoder.scaler.raw(wide) if isinstance(encoder, TabularEncoder) else wide
-        return raw.reshape(-1, raw.shape[-1])
-
     def _called(self, function: Callable[[Tensor], Tensor], wide: Tensor, name: str) -> Tensor:
-        value = function(self._raw(wide))
+        raw = self.model.scaler.raw(wide)
+        value = function(raw.reshape(-1, raw.shape[-1]))
         if value.numel() != wide.shape[:-1].numel():
             raise GenoptError(
                 f"{name} returned shape {tuple(value.shape)}; expected ({wide.shape[:-1].numel()},)"
@@ -107,15 +108,21 @@ class Penalties:
         return value.reshape(wide.shape[:-1]).to(torch.float64)
 
     def _density(self, wide: Tensor, latent: Tensor) -> Tensor:
-        if self.density is not None:
-            return -self._called(self._log_density, wide, "density")
+        if self.density is None:
+            return self._reconstruction_error(wide, latent)
+        if hasattr(self.density, "of_wide"):
+            return -self.density.of_wide(wide).to(torch.float64)
+        return -self._called(self._log_density, wide, "density")
+
+    def _reconstruction_error(self, wide: Tensor, latent: Tensor) -> Tensor:
+        """Mean squared error of the decoded features."""
+        scaler = self.model.scaler
         head = self.model.task_heads[str(self.decoder)]
-        encoder = self.model.encoder
-        if isinstance(head, AutoencoderHead) and isinstance(encoder, TabularEncoder):
-            error = head.network(latent) - encoder.scaler(wide)
+        if self.members == 1 and isinstance(head, AutoencoderHead):
+            decoded = head.wide(latent)
         else:
-            error = head(latent) - wide
-        return error.square().mean(-1).to(torch.float64)
+            decoded = scaler.wide(self.model.head_output(str(self.decoder), latent))
+        return (scaler(decoded) - scaler(wide)).square().mean(-1).to(torch.float64)
 
     def _log_density(self, x: Tensor) -> Tensor:
         if not hasattr(self.density, "log_prob"):
@@ -123,27 +130,33 @@ class Penalties:
         free = torch.full((len(x), self.model.y_space.dim), torch.nan, dtype=x.dtype)
         return self.density.log_prob(x, free.to(x.device))
 
-    def _spread(self, wide: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
+    def _spread(self, wide: Tensor, latent: Tensor, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Variance of the wanted outputs, in the squared units of their misses."""
         if self.spread is not None:
             return self._called(self.spread, wide, "spread")
+        if self.members > 1:
+            variances = {}
+            for name in outputs:
+                spread = self.model.head_spread(name, latent, torch.float64, noise=False)
+                if spread is not None:
+                    variances[name] = spread.square()
+        else:
+            variances = self._under_dropout(wide, outputs)
+        return self.objective.variance(variances)
+
+    def _under_dropout(self, wide: Tensor, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         seed = int(torch.randint(2**31, (), generator=self.generator, device=self.generator.device))
         draws: dict[str, list[Tensor]] = {name: [] for name in outputs}
-        encoder: Any = self.model.encoder
         try:
             for module in self.dropouts:
                 module.training = True
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
                 for _ in range(_DRAWS):
-                    from_wide = getattr(encoder, "from_wide", encoder)
-                    latent = from_wide(wide)[1]
+                    latent = self.model.latent_of_wide(wide)
                     for name in outputs:
                         draws[name].append(self.model.head_output(name, latent, torch.float64))
         finally:
             for module in self.dropouts:
                 module.training = False
-        parts = [
-            (torch.stack(values).var(0) / head_scale(self.model, name).square().to(wide)).mean(-1)
-            for name, values in draws.items()
-        ]
-        return torch.stack(parts).mean(0)
+        return {name: torch.stack(values).var(0) for name, values in draws.items()}

@@ -1,18 +1,22 @@
 """Plots: each function takes finished numbers and returns a matplotlib figure; none computes."""
 
+from genopt.analysis.plots.calibration import plot_calibration
 from genopt.analysis.plots.conditional import plot_conditional
 from genopt.analysis.plots.learning import plot_learning_curves
 from genopt.analysis.plots.parity import plot_parity
 from genopt.analysis.plots.properties import plot_properties
+from genopt.analysis.plots.resimulation import plot_resimulation
 from genopt.analysis.plots.trajectories import plot_flow_trajectories, plot_search_trajectories
 from genopt.analysis.plots.verified import plot_claimed_verified
 
 __all__ = [
+    "plot_calibration",
     "plot_claimed_verified",
     "plot_conditional",
     "plot_flow_trajectories",
     "plot_learning_curves",
     "plot_parity",
     "plot_properties",
+    "plot_resimulation",
     "plot_search_trajectories",
 ]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 _LOG_RATIO = 10.0
+_LOSSES = {"train/loss": BLUE, "validation/loss": ORANGE}
 
 
 def plot_learning_curves(history: Sequence[Mapping[str, float]], title: str = "") -> Figure:
@@ -25,15 +26,16 @@ def plot_learning_curves(history: Sequence[Mapping[str, float]], title: str = ""
         The figure; the best epoch is marked.
     """
     figure, (axes,) = panels(1, size=3.6, title=title)
-    for name, color in (("train/loss", BLUE), ("validation/loss", ORANGE)):
+    losses = []
+    for name, color in _LOSSES.items():
         points = [(entry["epoch"] + 1, entry[name]) for entry in history if name in entry]
         if not points:
             continue
+        losses += [value for _, value in points]
         axes.plot(*zip(*points, strict=True), color=color, linewidth=1.2, label=name.split("/")[0])
         if name == "validation/loss":
             best = min(points, key=lambda point: point[1])
             axes.axvline(best[0], color=GREY, linewidth=1.0, label=f"best, epoch {best[0]:.0f}")
-    losses = [value for entry in history for key, value in entry.items() if key != "epoch"]
     if min(losses) > 0 and max(losses) > _LOG_RATIO * min(losses):
         axes.set_yscale("log")
     axes.set(xlabel="epoch", ylabel="loss")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from genopt.analysis import plots
-from genopt.analysis.metrics import regression_scores
+from genopt.analysis.heldout import HeldOut
+from genopt.analysis.resimulation import PUBLISHED, ResimulationCurve
 from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.goal import Goal
@@ -26,8 +25,9 @@ def draw_figures(
     table: Table,
     candidates: Candidates,
     answers: tuple[Answer, ...] = (),
-    parity: tuple[Table, Tensor] | None = None,
+    held_out: HeldOut | None = None,
     history: list[dict[str, float]] | None = None,
+    resimulation: Mapping[str, ResimulationCurve] | None = None,
 ) -> list[Path]:
     """Draw what the study's results allow.
 
@@ -38,15 +38,18 @@ def draw_figures(
         table: all rows.
         candidates: what the routine returned.
         answers: exact answers to the goal.
-        parity: rows that training did not see and the predictions for them.
+        held_out: predictions for rows that training did not see.
         history: losses of every epoch.
+        resimulation: errors of ranked proposals for several targets, by order.
 
     Returns:
         The files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for stem, figure in _figures(name, goal, table, candidates, answers, parity, history):
+    for stem, figure in _figures(
+        name, goal, table, candidates, answers, held_out, history, resimulation
+    ):
         path = folder / f"{stem}.png"
         figure.savefig(path)
         written.append(path)
@@ -59,28 +62,39 @@ def _figures(
     table: Table,
     candidates: Candidates,
     answers: tuple[Answer, ...],
-    parity: tuple[Table, Tensor] | None,
+    held_out: HeldOut | None,
     history: list[dict[str, float]] | None,
+    resimulation: Mapping[str, ResimulationCurve] | None,
 ) -> Iterator[tuple[str, Figure]]:
     space = candidates.x_space
     source = "simulated" if candidates.verified else "measured"
-    if parity is not None:
-        rows, predicted = parity
-        scores = regression_scores(rows.y, predicted, table.y_space)
-        held = "held-out rows" if "test" in rows.split else "training rows"
+    if held_out is not None:
+        rows, scores = held_out.rows, held_out.scores()
+        where = "held-out rows" if held_out.unseen else "training rows"
         yield (
             "parity",
             plots.plot_parity(
                 rows.y,
-                predicted,
+                held_out.predicted,
                 table.y_space,
                 scores,
                 source,
-                f"{name}: predicted against {source}, {held}",
+                f"{name}: predicted against {source}, {where}",
             ),
         )
+        curves = held_out.curves()
+        if curves:
+            title = f"{name}: coverage of the predicted intervals, {where}"
+            yield "calibration", plots.plot_calibration(curves, scores, title)
     if history:
         yield "learning_curves", plots.plot_learning_curves(history, f"{name}: learning curves")
+    if resimulation:
+        published = PUBLISHED.get(name, {})
+        title = f"{name}: what ranked proposals are worth"
+        yield (
+            "resimulation",
+            plots.plot_resimulation(resimulation, published, title),
+        )
     yield (
         "designs",
         plots.plot_conditional(

@@ -33,6 +33,7 @@ from genopt.models.mixture.moments import ConditionalMoments
 from genopt.models.mixture.rows import UsableRows, usable_rows
 from genopt.models.mixture.selection import CRITERIA, MixtureFit, RowScore, best_gmm
 from genopt.models.mixture.storage import read, write
+from genopt.models.mixture.torch_density import TorchDensity
 from genopt.space import Space
 
 if TYPE_CHECKING:
@@ -303,10 +304,8 @@ class Mixture:
         Raises:
             GenoptError: if the shapes do not fit.
         """
-        y, x = (
-            conditions(y, self.y_space, self.columns),
-            self.x_space.check(as_numbers(x, "x"), "x"),
-        )
+        y = conditions(y, self.y_space, self.columns)
+        x = self.x_space.check(as_numbers(x, "x"), "x")
         if x.ndim != 2 or len(x) != len(y):
             raise GenoptError(
                 f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; expected "
@@ -329,6 +328,10 @@ class Mixture:
             Scores (C,), finite; 0 where everything is free.
         """
         return self.density.ood_score(conditions(y, self.y_space, self.columns))
+
+    def torch_density(self) -> TorchDensity:
+        """The density of designs alone, differentiable: a penalty for searches."""
+        return TorchDensity(self.gmm, self.columns)
 
     # -- properties given designs ------------------------------------------------------------------
     def predict_y(self, x: Tensor) -> Tensor:

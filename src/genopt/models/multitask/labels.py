@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genopt.errors import GenoptError, UnknownNameError
-from genopt.nn.heads import ClassificationHead
+from genopt.nn.heads import Head
+from genopt.nn.labels import read_labels, warn_constant_labels
 from genopt.space import Space
 
 _STEPS = 4_000
@@ -87,14 +88,17 @@ def check_finite(x: Tensor, space: Space, argument: str) -> None:
 
 
 def check_labels(
-    y: Mapping[str, Any], n: int, heads: Mapping[str, nn.Module], widths: Mapping[str, int]
+    y: Mapping[str, Any], n: int, heads: Mapping[str, Any], widths: Mapping[str, int]
 ) -> Tensor:
     """The labels of all heads, side by side.
 
+    A head without any label is warned of, once: it is not trained, and predicts NaN until it is.
+
     Args:
-        y: labels by head: (N,) or (N, T), classes as codes, NaN where there is none.
+        y: labels by head: (N,) or (N, T), classes as codes, NaN where there is none; for a sequence
+            also a pair (t, values).
         n: number of rows N.
-        heads: the model's heads.
+        heads: the model's heads; one with ``enabled`` false needs no labels and is not looked at.
         widths: label columns of each head; 0 for a reconstruction.
 
     Returns:
@@ -102,58 +106,76 @@ def check_labels(
 
     Raises:
         UnknownNameError: if a name is no head.
-        GenoptError: if a shape is wrong, all labels are missing, or a code is no class.
+        GenoptError: if a shape is wrong, all labels are missing, or a label does not fit its head.
     """
     for name in y:
         if name not in widths:
             raise UnknownNameError("head in y", str(name), widths)
         if widths[name] == 0:
             raise GenoptError(f"head {name!r} reconstructs the design and takes no labels in y")
-    parts = []
+    parts, empty = [torch.empty(n, 0, dtype=torch.float64)], []
     for name, width in widths.items():
-        if name not in y:
+        head = heads[name]
+        if width == 0 or not getattr(head, "enabled", True) or name not in y:
             parts.append(torch.full((n, width), torch.nan, dtype=torch.float64))
+            if (
+                width
+                and getattr(head, "enabled", True)
+                and not bool(getattr(head, "learned", True))
+            ):
+                empty.append(f"y[{name!r}] is not given")
             continue
-        labels = as_tensor(y[name], f"y[{name!r}]").to(torch.float64)
-        if labels.ndim == 1 and width == 1:
-            labels = labels[:, None]
-        if tuple(labels.shape) != (n, width):
-            raise GenoptError(
-                f"y[{name!r}] has shape {tuple(labels.shape)}; expected ({n}, {width})"
-                + (f" or ({n},)" if width == 1 else "")
-            )
-        if bool(torch.isinf(labels).any()):
-            raise GenoptError(f"y[{name!r}] holds an infinite value: use NaN for a missing label")
-        _check_head(name, labels, heads[name])
+        argument = f"y[{name!r}]"
+        own = isinstance(head, Head)
+        given = _given(y[name], n, argument)
+        labels = head.read(given, n, argument) if own else read_labels(given, n, width, argument)
+        if bool(torch.isnan(labels).all()):
+            empty.append(f"{argument} has no label: all {len(labels)} entries are missing")
+        elif own:
+            head.check(labels, argument)
+        else:
+            warn_constant_labels(labels, argument)
         parts.append(labels)
     if n == 0 or (any(widths.values()) and bool(torch.isnan(torch.cat(parts, 1)).all())):
-        raise GenoptError("y has no label at all: give labels for at least one head")
+        raise GenoptError(
+            "; ".join([*empty, "y has no label at all: give labels for at least one head"])
+        )
+    for message in empty:
+        warnings.warn(f"{message}; this head is not trained and predicts NaN", stacklevel=3)
     return torch.cat(parts, 1)
 
 
-def _check_head(name: str, labels: Tensor, head: nn.Module) -> None:
-    known = labels[~torch.isnan(labels)]
-    if known.numel() == 0:
-        raise GenoptError(f"y[{name!r}] has no label: all {len(labels)} entries are missing")
-    if isinstance(head, ClassificationHead):
-        wrong = (known != known.round()) | (known < 0) | (known >= head.dim)
-        if bool(wrong.any()):
-            raise GenoptError(
-                f"y[{name!r}] holds {float(known[wrong][0]):g}, which is no class: codes are 0 to "
-                f"{head.dim - 1}"
-            )
-        if known.unique().numel() < 2:
-            raise GenoptError(
-                f"y[{name!r}] holds one class only ({int(known[0])}): there is nothing to classify"
-            )
-        return
-    for i in range(labels.shape[1]):
-        column = labels[:, i][~torch.isnan(labels[:, i])]
-        if column.numel() > 1 and bool((column == column[0]).all()):
-            warnings.warn(
-                f"y[{name!r}] is constant ({float(column[0]):g}): its head learns nothing else",
-                stacklevel=4,
-            )
+def _given(values: Any, n: int, argument: str) -> Any:
+    """Labels as a tensor; a pair (t, values) of a sequence as a pair of tensors (N, L)."""
+    if not isinstance(values, tuple):
+        return as_tensor(values, argument)
+    if len(values) != 2:
+        raise GenoptError(f"{argument} must be a pair (t, values), got {len(values)} parts")
+    for row, (a, b) in enumerate(zip(_lengths(values[0]), _lengths(values[1]), strict=False)):
+        if a != b:
+            raise GenoptError(f"{argument} row {row}: t has {a} entries, the values have {b}")
+    t = _padded(values[0], f"{argument} t")
+    # one grid for all rows
+    t = t.expand(n, -1) if t.ndim == 1 else t
+    return t, _padded(values[1], f"{argument} values")
+
+
+def _padded(values: Any, argument: str) -> Tensor:
+    """An array, or rows of different lengths padded with NaN."""
+    if len(set(_lengths(values))) < 2:
+        return as_tensor(values, argument).to(torch.float64)
+    rows = [as_tensor(row, f"{argument} row {i}").to(torch.float64) for i, row in enumerate(values)]
+    table = torch.full((len(rows), max(map(len, rows))), torch.nan, dtype=torch.float64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return table
+
+
+def _lengths(values: Any) -> list[int]:
+    """Lengths of the rows of a list of rows; nothing for an array, whose gaps are NaN."""
+    if not isinstance(values, list | tuple):
+        return []
+    return [len(row) for row in values if hasattr(row, "__len__")]
 
 
 def warn_constant(x: Tensor, names: Sequence[str]) -> None:
@@ -187,31 +209,41 @@ def labels_by_head(
     Returns:
         Labels (N, T) by head, in the order of the heads.
     """
-    found: dict[str, list[Tensor]] = {name: [] for name, width in widths.items() if width}
+    found: dict[str, dict[int, Tensor]] = {name: {} for name, width in widths.items() if width}
     for column, where in zip(y.T, columns, strict=True):
         if where is not None:
-            found[where[0]].append(column)
-    return {name: torch.stack(parts, 1) for name, parts in found.items()}
+            found[where[0]][where[1]] = column
+    return {
+        name: torch.stack([parts[i] for i in sorted(parts)], 1) for name, parts in found.items()
+    }
 
 
 def learn_scales(
     heads: Mapping[str, Any], widths: Mapping[str, int], x: Tensor, labels: Tensor
 ) -> None:
-    """Let every head take its scale from the training rows.
+    """Let every head that has not yet done so take its scale from the training rows.
 
     Args:
         heads: the heads.
         widths: label columns of each head; 0 for a reconstruction.
         x: designs (N, P).
-        labels: labels (N, L) in the order of the heads.
+        labels: labels (N, L) in the order of the heads; a head without a label stays as it is.
     """
     start = 0
     for name, width in widths.items():
-        if width:
-            heads[name].learn(labels[:, start : start + width])
-        else:
-            heads[name].learn_designs(x)
+        part = labels[:, start : start + width]
         start += width
+        head = heads[name]
+        if isinstance(head, Head) and bool(head.learned):
+            continue
+        if not width:
+            head.learn_designs(x)
+        elif bool(torch.isnan(part).all()):
+            continue
+        else:
+            head.learn(part)
+        if isinstance(head, Head):
+            head.learned.fill_(True)
 
 
 def scaled_labels(heads: Mapping[str, Any], widths: Mapping[str, int], labels: Tensor) -> Tensor:

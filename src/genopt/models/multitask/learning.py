@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 
 from genopt.data.table import Table
 from genopt.errors import GenoptError
+from genopt.models.multitask.balance import Balanced, FixedBalance, new_balance
+from genopt.models.multitask.conservative import ConservativeOptions, ConservativePenalty
+from genopt.models.multitask.grouped import GroupedLosses
 from genopt.models.multitask.labels import (
     batch_size_for,
     check_designs,
@@ -21,11 +25,32 @@ from genopt.models.multitask.labels import (
     warn_constant,
 )
 from genopt.models.multitask.predict import MultiTaskPrediction
+from genopt.models.multitask.task_metrics import label_counts, looks_at, task_scores
 from genopt.models.options import FitOptions
-from genopt.models.training import TabularModule, check_counts, fit, split_rows
+from genopt.models.training import MONITOR, TabularModule, check_counts, fit, split_rows
 from genopt.nn.encoders import TabularEncoder
 
 _CHUNK = 65_536
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How the losses of a fit are worked out: heads, their weights, who shares what."""
+
+    names: tuple[str, ...]
+    weights: Tensor
+    losses: GroupedLosses
+    shared: list[Tensor]
+    clipped: list[Tensor]
+
+
+@dataclass
+class _Watched:
+    """Validation rows (designs and labels in raw units) and what an epoch found on them."""
+
+    rows: tuple[Tensor, Tensor] | None = None
+    losses: list[Tensor] = field(default_factory=list)
+    counts: list[Tensor] = field(default_factory=list)
 
 
 class MultiTaskLearning(MultiTaskPrediction, TabularModule):
@@ -34,27 +59,190 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
     task_weights: dict[str, float]
     latent_scale: Tensor
     fitted: Tensor
+    balance: FixedBalance
+    conservative: ConservativePenalty | None = None
+    _plan: _Plan | None = None
+    _watched: _Watched | None = None
+
+    def _set_training(self) -> None:
+        """Make balance and conservative term fit the heads; what was learned of those is kept."""
+        options: dict[str, Any] = dict(self.hparams["conservative"] or {})
+        if "balance" in self._modules:
+            self.balance = self.balance.for_heads(self.heads)
+            goals = {n: way for n, way in options.get("goals", {}).items() if n in self.heads}
+            options = {**options, "goals": goals} if goals else {}
+        else:
+            self.balance = new_balance(self.hparams["balance"], self.heads)
+        read = ConservativeOptions.read(options or None)
+        self.conservative = None if read is None else ConservativePenalty(read, self.heads)
+        self.hparams["conservative"] = None if read is None else read.to_dict()
+
+    # -- losses ------------------------------------------------------------------------------------
+    @property
+    def counted_heads(self) -> tuple[str, ...]:
+        """The heads whose losses count: those of `trained_heads` with a weight, in order."""
+        return tuple(name for name in self.trained_heads if self.task_weights[name])
+
+    def task_losses(self, latent: Tensor, targets: Tensor, features: Tensor) -> Tensor:
+        """The losses of all heads that count, alike heads in one computation.
+
+        Args:
+            latent: latent vectors (N, H).
+            targets: scaled labels (N, L) of all heads side by side; NaN where there is none.
+            features: scaled designs (N, E).
+
+        Returns:
+            Losses (heads,), in the order of `counted_heads`.
+        """
+        return self._planned().losses(latent, targets, features)
 
     def batch_loss(self, *batch: Tensor) -> Tensor:
-        """Weighted mean of the heads' losses over the labels that are there.
+        """What training minimises: the balance of the heads' losses, and the conservative term.
 
         Args:
             *batch: features (N, E) and scaled labels (N, L), NaN where there is none.
 
         Returns:
-            Scalar loss.
+            Scalar; with a balance that learns its value is no measure of progress.
+        """
+        return self._objective(*batch).objective
+
+    def held_out_losses(self, *batch: Tensor) -> Tensor:
+        """The losses of all heads that count, for validation.
+
+        Args:
+            *batch: as for `batch_loss`.
+
+        Returns:
+            Losses (heads,), in the order of `counted_heads`.
         """
         features, targets = batch
         encoder: Any = self.encoder
-        latent = encoder.network(features)
-        total, start = torch.zeros((), device=features.device), 0
-        for name, head in self.heads.items():
-            part = targets[:, start : start + self.label_widths[name]]
-            start += self.label_widths[name]
-            if self.task_weights[name]:
-                total = total + self.task_weights[name] * head.loss(latent, part, features)
-        return total / sum(self.task_weights.values())
+        return self.task_losses(encoder.network(features), targets, features)
 
+    def held_out_loss(self, *batch: Tensor) -> Tensor:
+        """The mean of the heads' losses under the given weights, whatever the balance.
+
+        Args:
+            *batch: as for `batch_loss`.
+
+        Returns:
+            Scalar loss.
+        """
+        return (self._planned().weights * self.held_out_losses(*batch)).sum()
+
+    def backward_step(self, *batch: Tensor) -> Tensor:
+        """Work out the gradients of a mini-batch, and clip them.
+
+        Args:
+            *batch: as for `batch_loss`.
+
+        Returns:
+            The loss under the given weights, detached.
+        """
+        balanced = self._objective(*batch)
+        self.manual_backward(balanced.objective)
+        plan = self._planned()
+        self.clip_gradients_of(plan.clipped)
+        return (plan.weights * balanced.losses).sum()
+
+    def _objective(self, *batch: Tensor) -> Balanced:
+        features, targets = batch
+        encoder: Any = self.encoder
+        plan = self._planned()
+        latent = encoder.network(features)
+        balanced = self.balance(
+            lambda z: plan.losses(z, targets, features),
+            latent,
+            plan.weights,
+            plan.names,
+            plan.shared,
+        )
+        if self.conservative is None:
+            return balanced
+        above = self.conservative(encoder.network, self.heads, features, latent)
+        return Balanced(balanced.objective + above, balanced.losses)
+
+    def _planned(self) -> _Plan:
+        """How the losses are worked out; during a fit this is decided once."""
+        if self._plan is not None:
+            return self._plan
+        names = self.counted_heads
+        weights = torch.tensor([self.task_weights[name] for name in names], device=self.home)
+        own = list(self.balance.parameters())
+        return _Plan(
+            names,
+            weights / weights.sum(),
+            GroupedLosses(self.heads, self.label_widths, names),
+            [p for p in self.encoder.parameters() if p.requires_grad],
+            [p for p in self.trained_parameters if all(p is not q for q in own)],
+        )
+
+    # -- Lightning's hooks -------------------------------------------------------------------------
+    def on_train_start(self) -> None:
+        """Decide once how the losses are worked out."""
+        self._plan = None
+        self._plan = self._planned()
+
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        """The losses of the heads on a batch of validation rows."""
+        if self._watched is None:
+            self._watched = _Watched()
+        self._watched.losses.append(self.held_out_losses(*batch))
+        if len(self._watched.counts) <= batch_idx:
+            plan = self._planned()
+            counts = label_counts(batch[1], self.label_widths)
+            self._watched.counts.append(torch.stack([counts[name] for name in plan.names]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation loss and, up to a hundred times a fit, how well each head does."""
+        watched, plan = self._watched, self._planned()
+        if watched is None or not watched.losses:
+            return
+        count = torch.stack(watched.counts)
+        losses = (torch.stack(watched.losses) * count).sum(0) / count.sum(0).clamp_min(1)
+        watched.losses.clear()
+        self.log(MONITOR, (plan.weights * losses).sum())
+        if not self._looks():
+            return
+        known = count.sum(0).tolist()
+        named = zip(plan.names, losses.tolist(), known, strict=True)
+        numbers = {f"{name}_loss": loss for name, loss, labels in named if labels}
+        if watched.rows is not None:
+            numbers |= self._scores(*watched.rows)
+        self.note({f"validation/{name}": value for name, value in numbers.items()})
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learned weights of the heads beside the losses."""
+        if self._looks():
+            factors = self.balance.factors()
+            self.note({f"balance/{name}": factors[name] for name in factors})
+        super().on_train_epoch_end()
+
+    def _looks(self) -> bool:
+        return looks_at(self.current_epoch, self.trainer.max_epochs or 0, self._total_steps())
+
+    @torch.no_grad()
+    def _scores(self, x: Tensor, labels: Tensor) -> dict[str, float]:
+        """The scores of the heads that count on rows, in raw units."""
+        # curves on grids of each row's own have no columns that could be compared
+        kinds = {
+            name: self.head_kind(name)
+            for name in self._planned().names
+            if self.head_kind(name) != "design"
+            and not getattr(self.task_heads[name], "per_row", False)
+        }
+        widths = self.label_widths
+        parts = dict(zip(widths, labels.split(list(widths.values()), 1), strict=True))
+        outputs: dict[str, list[Tensor]] = {name: [] for name in kinds}
+        for chunk in x.split(_CHUNK):
+            latent = self.encoder(chunk.to(self.home))[1]
+            for name, pieces in outputs.items():
+                pieces.append(self.head_output(name, latent, torch.float64).cpu())
+        said = {name: torch.cat(pieces) for name, pieces in outputs.items()}
+        return task_scores(said, parts, kinds)
+
+    # -- fits --------------------------------------------------------------------------------------
     def fit(
         self,
         x: Any,
@@ -135,6 +323,11 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
             self.encoder.scaler.learn_designs(x)
             learn_scales(self.heads, self.label_widths, x, labels)
             self.fitted.fill_(True)
+        if not self.counted_heads or not any(p.requires_grad for p in self.parameters()):
+            raise GenoptError(
+                "nothing to train: every head is disabled, frozen or of weight 0; see enable_heads "
+                "and unfreeze"
+            )
         tensors = [
             (self.features(rows), scaled_labels(self.heads, self.label_widths, values))
             for rows, values in (train, held)
@@ -142,15 +335,22 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
         check_counts(epochs=epochs, batch_size=batch_size)
         batch_size = batch_size or self.hparams["batch_size"] or batch_size_for(len(x))
         epochs = epochs or self.hparams["epochs"] or epochs_for(len(x), batch_size)
-        fit(
-            self,
-            tensors[0],
-            tensors[1] if len(held[0]) else None,
-            epochs=epochs,
-            batch_size=batch_size,
-            patience=self.hparams["patience"],
-            options=options,
-        )
+        watched = tensors[1] if len(held[0]) else None
+        self._watched = _Watched(rows=held if len(held[0]) else None)
+        if self.conservative is not None:
+            self.conservative.learn_bounds(self.x_space, self.scaler)
+        try:
+            fit(
+                self,
+                tensors[0],
+                watched,
+                epochs=epochs,
+                batch_size=batch_size,
+                patience=self.hparams["patience"],
+                options=options,
+            )
+        finally:
+            self._plan = self._watched = None
         with torch.no_grad():
             latent = self.encoder(x[:_CHUNK].to(self.device))[1]
             self.latent_scale.copy_(

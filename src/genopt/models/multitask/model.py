@@ -6,35 +6,33 @@ Scalers are inside, so every public border is in raw units.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import nn
 
-from genopt.build import Spec, build
+from genopt.build import Spec
 from genopt.errors import GenoptError
+from genopt.models.multitask.columns import property_space
 from genopt.models.multitask.files import FORMAT, read, write
-from genopt.models.multitask.learning import MultiTaskLearning
+from genopt.models.multitask.management import ManagedHeads
 from genopt.models.multitask.spec import (
-    HeadSpecs,
+    Heads,
     as_space,
-    column_map,
     design_space,
     encoder_spec,
     head_specs,
     head_weights,
-    property_space,
 )
 from genopt.models.training import check_counts, seeded
-from genopt.nn.encoders import TabularEncoder
-from genopt.nn.heads import HEADS
-from genopt.nn.scalers import InputScaler
+from genopt.nn.heads import HeadDict
 from genopt.space import Space
 
 
-class FlexibleMultiTaskModel(MultiTaskLearning):
+class FlexibleMultiTaskModel(ManagedHeads):
     """An encoder and heads over tables with gaps.
 
     ``model.encoder(x)`` returns (features, latent); ``model.task_heads[name](latent)`` returns the
@@ -43,13 +41,21 @@ class FlexibleMultiTaskModel(MultiTaskLearning):
 
     Args:
         input_dim: number of design columns P; not needed with ``x_space``.
-        heads: by name, ``"regression"``, ``"classification"``, ``"autoencoder"`` or a mapping with
-            ``kind`` (or ``_target_``) and options; with ``y_space`` also ``"auto"`` and
-            ``"auto_autoencoder"``.
-        encoder: ``"mlp"``, ``"residual"`` or a mapping with ``kind`` (or ``_target_``) and options.
+        heads: by name, ``"regression"``, ``"heteroscedastic"``, ``"classification"``,
+            ``"ordinal"``, ``"count"``, ``"sequence"``, ``"autoencoder"`` or a mapping with ``kind``
+            (or ``_target_``) and options; or a list of mappings with ``name`` and ``kind``. With
+            ``y_space`` also ``"auto"`` and ``"auto_autoencoder"``.
+        encoder: ``"mlp"``, ``"residual"``, ``"transformer"`` or a mapping with ``kind`` (or
+            ``_target_``) and options.
         x_space: the Space of x: class columns become one-hot, bounds guard searches.
         y_space: the Space of y; heads are named after its columns.
         task_weights: weight of each head's loss; 1 where not given.
+        balance: how the losses of the heads become one: ``fixed`` (the weighted mean),
+            ``uncertainty`` (weights learned as each property's noise) or ``pcgrad`` (conflicting
+            gradients projected).
+        conservative: what training holds down so that a search does not exploit it: a mapping with
+            ``goals`` (``max`` or ``min`` by head) and maybe ``weight``, ``steps`` and ``lr``, see
+            `genopt.models.multitask.conservative.ConservativeOptions`; None for nothing.
         epochs: passes over the rows, unless `fit` is told otherwise; None for as many as give about
             4,000 steps.
         batch_size: rows of a mini-batch; None for about a twelfth of the rows, 32 to 512.
@@ -61,26 +67,33 @@ class FlexibleMultiTaskModel(MultiTaskLearning):
         clip: largest norm of the gradient; 0 for no clipping.
         schedule: ``cosine``, ``one_cycle``, ``plateau`` or ``constant``.
         warmup: share of the steps in which the rate rises.
+        frozen: parts, ``encoder`` or heads, whose weights are held in a fit.
+        disabled: heads that are neither trained nor predicted.
+        pretrained: a checkpoint to start from: its encoder with the scaler of x, and each of its
+            heads of the same name and options; other heads start new.
         seed: seed of the initial weights.
 
     Raises:
         GenoptError: if the parts do not fit together; the message names the argument.
 
     Example:
+        >>> x = torch.rand(50, 2)
         >>> model = FlexibleMultiTaskModel(input_dim=2, heads={"density": "regression"})
-        >>> model.predict([[0.0, 1.0]])["density"].shape
-        (1,)
+        >>> model.fit(x, {"density": x.sum(1)}, epochs=2).predict(x)["density"].shape
+        torch.Size([50])
     """
 
     def __init__(
         self,
         input_dim: int | None = None,
-        heads: str | HeadSpecs = "auto",
+        heads: Heads = "auto",
         encoder: Spec = "mlp",
         *,
         x_space: Space | Mapping[str, Any] | None = None,
         y_space: Space | Mapping[str, Any] | None = None,
         task_weights: Mapping[str, float] | None = None,
+        balance: str = "fixed",
+        conservative: Mapping[str, Any] | None = None,
         epochs: int | None = None,
         batch_size: int | None = None,
         validation: float = 0.1,
@@ -90,6 +103,9 @@ class FlexibleMultiTaskModel(MultiTaskLearning):
         clip: float = 1.0,
         schedule: str = "cosine",
         warmup: float = 0.03,
+        frozen: Sequence[str] = (),
+        disabled: Sequence[str] = (),
+        pretrained: str | Path | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(learning_rate, weight_decay, clip, schedule, warmup)
@@ -109,6 +125,8 @@ class FlexibleMultiTaskModel(MultiTaskLearning):
                 "x_space": self.x_space.to_dict(),
                 "y_space": self.y_space.to_dict(),
                 "task_weights": weights,
+                "balance": balance,
+                "conservative": conservative and dict(conservative),
                 "epochs": epochs,
                 "batch_size": batch_size,
                 "validation": validation,
@@ -119,25 +137,27 @@ class FlexibleMultiTaskModel(MultiTaskLearning):
                 "schedule": schedule,
                 "warmup": warmup,
                 "seed": seed,
+                "frozen": list(frozen),
+                "disabled": list(disabled),
+                # what was taken over is in the weights, so a checkpoint stands alone
+                "pretrained": None,
             }
         )
-        self.head_specs = specs
         self.task_weights = weights
-        self.columns = column_map(specs, self.y_space)
-        classes = [len(v.labels) for v in self.x_space]
         with seeded(seed):
-            scaler = InputScaler(classes)
-            network = build(encoder_full, "encoder", input_dim=scaler.wide_dim)
-            self.encoder: nn.Module = TabularEncoder(scaler, network)
-            self.task_heads = nn.ModuleDict()
-            for name, spec in specs.items():
-                extra: dict[str, Any] = {"latent_dim": network.latent_dim}
-                if spec["_target_"] == HEADS["autoencoder"]:
-                    extra["classes"] = classes
-                self.task_heads[name] = build(spec, f"head {name!r}", **extra)
-        self.label_widths = {n: int(head.label_width) for n, head in self.heads.items()}
+            self.encoder: nn.Module = self._build_encoder(encoder_full)
+            self.task_heads = HeadDict(
+                {name: self._build_head(name, spec) for name, spec in specs.items()}
+            )
+        self._built_widths = {n: int(head.label_width) for n, head in self.heads.items()}
+        self._set_heads(specs, self.y_space)
         self.register_buffer("latent_scale", torch.ones(()))
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
+        if pretrained is not None:
+            self._start_from(pretrained)
+        self.freeze(*frozen)
+        if disabled:
+            self.disable_heads(*disabled)
         self.eval()
 
     @classmethod
@@ -145,7 +165,7 @@ class FlexibleMultiTaskModel(MultiTaskLearning):
         cls,
         x_space: Space,
         y_space: Space,
-        heads: str | HeadSpecs = "auto",
+        heads: Heads = "auto",
         encoder: Spec = "mlp",
         **options: Any,
     ) -> Self:
@@ -232,7 +252,16 @@ class FlexibleMultiTaskModel(MultiTaskLearning):
             GenoptError: if the file is missing or no checkpoint of such a model.
         """
         checkpoint = read(path)
-        model = cls(**checkpoint[cls.CHECKPOINT_HYPER_PARAMS_KEY])
+        options = checkpoint[cls.CHECKPOINT_HYPER_PARAMS_KEY]
+        several = "members" in options
+        if several != ("members" in signature(cls).parameters):
+            kind, name = (
+                ("an ensemble", "MultiTaskEnsemble")
+                if several
+                else ("a single model", "FlexibleMultiTaskModel")
+            )
+            raise GenoptError(f"{path} holds {kind}: load it with {name}")
+        model = cls(**options)
         try:
             model.load_state_dict(checkpoint["state_dict"])
         except RuntimeError as error:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genopt.build import Spec, normalise
 from genopt.errors import GenoptError, UnknownNameError
+from genopt.models.multitask.columns import check_columns, head_columns, kind_of
 from genopt.nn.encoders import ENCODERS
 from genopt.nn.heads import HEADS
 from genopt.space import Space, Variable
 
 HeadSpecs = Mapping[str, Any]
+Heads = str | HeadSpecs | Sequence[Any]
+_DEFAULTS = {"numbers": "regression", "integers": "regression", "classes": "classification"}
 _AUTO: dict[str, HeadSpecs] = {
     "auto": {"auto": True},
     "auto_autoencoder": {"auto": True, "reconstruction": "autoencoder"},
@@ -55,14 +58,16 @@ def design_space(input_dim: int | None, x_space: Space | Mapping[str, Any] | Non
     return Space(tuple(Variable(f"x{i}") for i in range(1, int(input_dim) + 1)))
 
 
-def head_specs(heads: str | HeadSpecs, y_space: Space | None) -> dict[str, dict[str, Any]]:
+def head_specs(heads: Heads, y_space: Space | None) -> dict[str, dict[str, Any]]:
     """The full specification of each head.
 
     Args:
-        heads: a name and a kind (or a mapping with ``kind`` and options) for each head; ``auto``
-            for one head a column of the y Space, ``auto_autoencoder`` for these and a
-            reconstruction of the design. In a mapping the entry ``auto: true`` stands for the
-            columns not named.
+        heads: a name and a kind (or a mapping with ``kind`` and options) for each head, or a list
+            of mappings with ``name`` and ``kind``; ``auto`` for one head a column of the y Space,
+            ``auto_autoencoder`` for these and a reconstruction of the design. In a mapping the
+            entry ``auto`` stands for the columns that no other head gives: true, or a mapping of
+            ``numbers``, ``integers`` and ``classes`` to the kind of head that such columns get,
+            and of kinds to options.
         y_space: the Space of y, if known.
 
     Returns:
@@ -71,107 +76,70 @@ def head_specs(heads: str | HeadSpecs, y_space: Space | None) -> dict[str, dict[
     Raises:
         GenoptError: if there is no head, or a head is no column of the y Space.
     """
-    if isinstance(heads, str):
-        if heads not in _AUTO:
-            raise GenoptError(f"heads={heads!r}: give {' or '.join(_AUTO)}, or a mapping")
-        heads = _AUTO[heads]
-    given: dict[str, Any] = {str(name): spec for name, spec in heads.items() if spec is not None}
+    given = _by_name(heads)
     options: Any = False
     if y_space is None or "auto" not in y_space:
         options = given.pop("auto", False)
     full: dict[str, dict[str, Any]] = {}
+    for name, spec in given.items():
+        if name in ("", "encoder"):
+            raise GenoptError(f"head {name!r}: a head's name must not be empty or 'encoder'")
+        full[name] = normalise(spec, HEADS, f"head {name!r}")
+        if kind_of(full[name]) == "class" and y_space is not None and name in y_space:
+            full[name].setdefault("num_classes", len(y_space[name].labels))
     if options:
         if y_space is None:
             raise GenoptError("heads=auto needs the Space of y: use for_spaces(x_space, y_space)")
-        defaults: Mapping[str, Any] = options if isinstance(options, Mapping) else {}
-        for v in y_space:
-            if v.name in given:
-                continue
-            kind = "classification" if v.labels else "regression"
-            spec: dict[str, Any] = {"kind": kind, **dict(defaults.get(kind) or {})}
-            if v.labels:
-                spec["num_classes"] = len(v.labels)
-            full[v.name] = normalise(spec, HEADS, f"head {v.name!r}")
-    for name, spec_given in given.items():
-        full[name] = normalise(spec_given, HEADS, f"head {name!r}")
-        is_class = full[name]["_target_"] == HEADS["classification"]
-        if is_class and y_space is not None and name in y_space:
-            full[name].setdefault("num_classes", len(y_space[name].labels))
+        taken = {column for name, spec in full.items() for column in head_columns(name, spec)}
+        free = [v for v in y_space if v.name not in taken and v.name not in full]
+        auto = options if isinstance(options, Mapping) else {}
+        full = {**{v.name: _auto_spec(v, auto) for v in free}, **full}
     if not full:
         raise GenoptError('heads names no head: for example heads={"density": "regression"}')
-    for name in full:
-        if "." in name or not name:
-            raise GenoptError(f"head {name!r}: a head's name must not be empty or hold a dot")
     if y_space is not None:
-        _check_columns(full, y_space)
+        check_columns(full, y_space)
     return full
 
 
-def _check_columns(specs: Mapping[str, Mapping[str, Any]], y_space: Space) -> None:
-    for name, spec in specs.items():
-        if spec["_target_"] == HEADS["autoencoder"]:
-            if name in y_space:
-                raise GenoptError(f"head {name!r} reconstructs the design but is a column of y")
-            continue
-        v = y_space[name]
-        is_class = spec["_target_"] == HEADS["classification"]
-        if is_class and spec.get("num_classes") != len(v.labels):
+def _by_name(heads: Heads) -> dict[str, Any]:
+    """Heads by name, from a preset's name, a mapping (whose nulls are left out) or a list."""
+    if isinstance(heads, str):
+        if heads not in _AUTO:
+            raise GenoptError(f"heads={heads!r}: give {' or '.join(_AUTO)}, a mapping or a list")
+        heads = _AUTO[heads]
+    if isinstance(heads, Mapping):
+        return {str(name): spec for name, spec in heads.items() if spec is not None}
+    found: dict[str, Any] = {}
+    for entry in heads:
+        spec = {"auto": True} if entry == "auto" else entry
+        if not isinstance(spec, Mapping) or not ({"name", "auto"} & set(spec)):
             raise GenoptError(
-                f"head {name!r}: num_classes={spec.get('num_classes')}, but the column has "
-                f"{len(v.labels)} classes"
+                f"heads: an entry of the list needs a name, for example {{name: density, kind: "
+                f"regression}}, or must be auto; got {entry!r}"
             )
-        if not is_class and (v.labels or spec.get("dim", 1) != 1):
-            raise GenoptError(
-                f"head {name!r} does not fit its column: a {v.kind} column takes one "
-                f"{'classification' if v.labels else 'scalar regression'} head"
-            )
+        name = str(spec.get("name", "auto"))
+        if name in found:
+            raise GenoptError(f"heads: two entries of the list have the name {name!r}")
+        options = {k: v for k, v in spec.items() if k != "name"}
+        found[name] = options if "name" in spec else spec["auto"]
+    return found
 
 
-def property_space(specs: Mapping[str, Mapping[str, Any]]) -> Space:
-    """A Space of y for heads that came without one.
-
-    A vector head of T outputs gives the columns ``name_1`` to ``name_T``.
-
-    Args:
-        specs: full head specifications.
-
-    Returns:
-        The Space; it has no column for a reconstruction.
-    """
-    variables: list[Variable] = []
-    for name, spec in specs.items():
-        if spec["_target_"] == HEADS["autoencoder"]:
-            continue
-        if "num_classes" in spec:
-            labels = tuple(str(c) for c in range(int(spec["num_classes"])))
-            variables.append(Variable(name, kind="categorical", labels=labels))
-        elif int(spec.get("dim", 1)) == 1:
-            variables.append(Variable(name))
-        else:
-            variables.extend(Variable(f"{name}_{i}") for i in range(1, int(spec["dim"]) + 1))
-    return Space(tuple(variables))
-
-
-def column_map(
-    specs: Mapping[str, Mapping[str, Any]], y_space: Space
-) -> tuple[tuple[str, int] | None, ...]:
-    """For each column of the y Space the head that gives it and the output's position.
-
-    Args:
-        specs: full head specifications.
-        y_space: the Space of y.
-
-    Returns:
-        (head, position) or None where no head gives the column.
-    """
-    found: dict[str, tuple[str, int]] = {}
-    for name, spec in specs.items():
-        if spec["_target_"] == HEADS["autoencoder"]:
-            continue
-        found.setdefault(name, (name, 0))
-        for i in range(int(spec.get("dim", 1)) if int(spec.get("dim", 1)) > 1 else 0):
-            found[f"{name}_{i + 1}"] = (name, i)
-    return tuple(found.get(name) for name in y_space.names)
+def _auto_spec(v: Variable, auto: Mapping[str, Any]) -> dict[str, Any]:
+    """The head of a column that no head was named for."""
+    for key in auto:
+        if key not in (*_DEFAULTS, *HEADS):
+            raise UnknownNameError("key of heads.auto", str(key), (*_DEFAULTS, *HEADS))
+    sort = "classes" if v.labels else "numbers"
+    if v.kind == "integer" and auto.get("integers") is not None:
+        sort = "integers"
+    chosen = auto.get(sort) or _DEFAULTS[sort]
+    spec: dict[str, Any] = {"kind": chosen} if isinstance(chosen, str) else dict(chosen)
+    kind = spec.get("kind")
+    spec = {**spec, **dict(auto.get(str(kind)) or {}), **spec}
+    if v.labels:
+        spec["num_classes"] = len(v.labels)
+    return normalise(spec, HEADS, f"head {v.name!r}")
 
 
 def head_weights(
