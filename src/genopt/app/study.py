@@ -84,7 +84,7 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
         model = _loaded(type(model), config.checkpoint)
         check_spaces(model, setting.problem, f"checkpoint={config.checkpoint}")
     routine = make(config.routine, "routine")
-    check_routine(routine, model, setting.goal)
+    check_routine(routine, model, setting.goal, fitted=config.checkpoint is not None)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     mark = fingerprint(resolved, setting.file_bytes())
     if folder.finished(mark) and not config.rerun:

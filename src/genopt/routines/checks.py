@@ -5,7 +5,8 @@ A search that cannot run should say so in a second, not after the fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NoReturn
 
@@ -24,14 +25,17 @@ from genopt.terms import Term
 from genopt.variable import Variable
 
 
-def check_routine(routine: Callable[..., Any], model: Any, goal: Goal) -> None:
+def check_routine(
+    routine: Callable[..., Any], model: Any, goal: Goal, fitted: bool = False
+) -> None:
     """Refuse goals that cannot be met and options that the shipped routines would refuse later.
 
     Args:
         routine: the routine, its options bound by `functools.partial`; one of the user's own is
             not looked at.
-        model: the model, not fitted.
+        model: the model.
         goal: what is wanted.
+        fitted: whether the model is used as it is; else heads without labels may still get some.
 
     Raises:
         GenoptError: if the routine cannot work with the model, the goal or its options.
@@ -40,8 +44,25 @@ def check_routine(routine: Callable[..., Any], model: Any, goal: Goal) -> None:
     if not isinstance(routine, partial):
         return
     check = _CHECKS.get(routine.func)
-    if check is not None:
+    if check is None:
+        return
+    with nullcontext() if fitted else _as_if_new(model):
         check(model, goal, routine.keywords)
+
+
+@contextmanager
+def _as_if_new(model: Any) -> Iterator[None]:
+    """A model that starts from a checkpoint is not fitted: its new heads have still to learn."""
+    flag = getattr(model, "fitted", None)
+    if not isinstance(flag, Tensor):
+        yield
+        return
+    was = flag.clone()
+    try:
+        flag.fill_(False)
+        yield
+    finally:
+        flag.copy_(was)
 
 
 def check_simplex_goal(goal: Goal) -> None:
