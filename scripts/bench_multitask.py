@@ -2,7 +2,8 @@
 
 Run `python scripts/bench_multitask.py` to print every section, `--only inverse --seeds 1` for a
 quick look at one, `--write` to put what was measured into docs/benchmarks/multitask.md (sections
-that are not run stay as they are). About 40 minutes in all with five seeds on one core.
+that are not run stay as they are). About half an hour in all with five seeds on one core. `search`
+compares with BoTorch, which `pip install -c constraints.txt -e '.[bench]'` adds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The quickstart notebook: kept with its pictures, and run from end to end."""
+"""The notebooks: kept with their pictures, and run from end to end."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from sklearn.metrics import r2_score
 
-NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "quickstart.ipynb"
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+FILMS = ROOT / "src" / "genopt" / "problems" / "tables" / "photostability.csv"
 MEGABYTE = 1_000_000
 
-# what the notebook found, told by its kernel as plain numbers
-REPORT = """
+# what each notebook found, told by its kernel as plain numbers
+QUICKSTART = """
 import json
 print(json.dumps({
     "modes": modes.to_dict("records"),
@@ -24,6 +29,24 @@ print(json.dumps({
     "verified": best.y_verified.reshape(-1).tolist(),
     "asked": wanted.tolist(),
     "reached": designs.y_verified[:, 0].tolist(),
+    "folder": str(study.folder),
+}))
+"""
+SPARSE = """
+import json
+print(json.dumps({
+    "truth": truth[:, 0].tolist(),
+    "shared": guesses[:, 0].tolist(),
+    "alone": guesses[:, 1].tolist(),
+    "measured": full.part("test").y.tolist(),
+    "mean": mean.tolist(),
+    "std": std.tolist(),
+    "blends": best[list(problem.x_space.names)].to_numpy().tolist(),
+    "claims": best[[f"{first}_predicted", f"{second}_predicted"]].to_numpy().tolist(),
+    "known": known.x[:, 3].max().item(),
+    "mat_4": {name: found.x[0, :, 3].tolist() for name, found in searches.items()},
+    "r_1": r_1,
+    "r_50": study.metrics["resimulation/r_50"],
     "folder": str(study.folder),
 }))
 """
@@ -43,37 +66,42 @@ def exits(k1, k2):
     return a, k1 / (k2 - k1) * (a - math.exp(-2 * k2))
 
 
-def test_the_kept_notebook_shows_its_pictures_and_stays_small():
-    kept = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize(("name", "pictures"), [("quickstart", 7), ("sparse_properties", 4)])
+def test_a_kept_notebook_shows_its_pictures_and_stays_small(name, pictures):
+    path = NOTEBOOKS / f"{name}.ipynb"
+    kept = nbformat.read(path, as_version=4)
     nbformat.validate(kept)
-    assert NOTEBOOK.stat().st_size < MEGABYTE
+    assert path.stat().st_size < MEGABYTE
     assert [cell.execution_count for cell in code_cells(kept)] == list(
         range(1, len(code_cells(kept)) + 1)
     )
     assert not [output for output in outputs(kept) if output.output_type == "error"]
     assert not [o for o in outputs(kept) if o.get("name") == "stderr"]
-    pictures = [o for o in outputs(kept) if "image/png" in o.get("data", {})]
-    assert len(pictures) >= 7
+    assert not [cell for cell in kept.cells if "execution" in cell.metadata]
+    assert len([o for o in outputs(kept) if "image/png" in o.get("data", {})]) >= pictures
     for output in outputs(kept):
         output.get("data", {}).pop("image/png", None)
     assert not re.search(r"/(root|home|tmp|Users|work)/", nbformat.writes(kept))
 
 
-@pytest.mark.e2e
-def test_the_notebook_runs_and_finds_what_it_tells(tmp_path):
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def run(name, report, folder):
+    """Run a notebook, its own closing cell included, and return what its kernel tells."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
-    notebook.cells.append(nbformat.v4.new_code_cell(REPORT))
+    notebook.cells.append(nbformat.v4.new_code_cell(report))
     NotebookClient(
         notebook,
         timeout=600,
         kernel_name="python3",
-        resources={"metadata": {"path": str(tmp_path)}},
+        resources={"metadata": {"path": str(folder)}},
     ).execute()
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
-    found = json.loads(notebook.cells[-1].outputs[-1]["text"])
+    assert not [o for o in outputs(notebook) if o.get("name") == "stderr"]
+    return json.loads(notebook.cells[-1].outputs[-1]["text"])
 
+
+def check_quickstart(found, folder):
     for engine in ("mixture", "flow"):
         modes = sorted(
             (mode for mode in found["modes"] if mode["engine"] == engine),
@@ -93,7 +121,48 @@ def test_the_notebook_runs_and_finds_what_it_tells(tmp_path):
         for value, goal in zip(reached, asked, strict=True)
     ]
     assert sorted(misses)[len(misses) // 2] < 5e-3
+    assert list((folder / found["folder"] / "figures").glob("*.png"))
 
+
+def check_sparse(found, folder):
+    shared, alone = (r2_score(found["truth"], found[name]) for name in ("shared", "alone"))
+    assert shared > max(alone, 0.3)
+
+    miss = np.abs(np.array(found["measured"]) - found["mean"]) / found["std"]
+    # half of a Gaussian lies within .6745 standard deviations, nine tenths within 1.6449
+    for width, share in ((0.6745, 0.5), (1.6449, 0.9)):
+        assert (miss < width).mean(0) == pytest.approx([share, share], abs=0.1)
+
+    films = pd.read_csv(FILMS)
+    blends = films[[f"mat_{i}" for i in (1, 2, 3, 4)]].to_numpy()
+    measured = films[["degradation_pce10", "degradation_wf3"]].to_numpy()
+    assert np.sum(found["blends"], 1) == pytest.approx(1.0, abs=1e-9)
+    for blend, claim in zip(found["blends"], found["claims"], strict=True):
+        nearest = np.linalg.norm(blends - blend, axis=1).argmin()
+        assert claim == pytest.approx(measured[nearest], abs=0.1)
+
+    assert found["known"] <= 0.5
+    beyond = {name: (np.array(x) > 0.5).sum() for name, x in found["mat_4"].items()}
+    assert beyond["spread_penalty=100"] < beyond["spread_penalty=0"]
+
+    proposals = pd.read_parquet(folder / found["folder"] / "candidates.parquet")
+    height = np.sin(3 * np.pi * proposals["x1"]) + np.cos(3 * np.pi * proposals["x2"])
+    assert proposals["y_verified"].to_numpy() == pytest.approx(height.to_numpy(), abs=1e-9)
+    assert proposals.groupby("goal").size().tolist() == [64] * 50
+    assert 0 < found["r_50"] <= found["r_1"] < 1e-4
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("name", "report", "check"),
+    [
+        ("quickstart", QUICKSTART, check_quickstart),
+        ("sparse_properties", SPARSE, check_sparse),
+    ],
+    ids=["quickstart", "sparse_properties"],
+)
+def test_a_notebook_runs_and_finds_what_it_tells(tmp_path, name, report, check):
+    found = run(name, report, tmp_path)
+    check(found, tmp_path)
     status = json.loads((tmp_path / found["folder"] / "status.json").read_text())
     assert status["state"] == "finished"
-    assert list((tmp_path / found["folder"] / "figures").glob("*.png"))

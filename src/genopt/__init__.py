@@ -33,6 +33,8 @@ _EXPORTS = {
     "GaussianMixture": "genopt.models.mixture",
     "Mixture": "genopt.models.mixture",
     "MixtureFit": "genopt.models.mixture",
+    "validate_gmm": "genopt.analysis.mixtures",
+    "estimate_sample_size": "genopt.analysis.mixtures",
     "best_gmm": "genopt.models.mixture",
     "optimize_latent": "genopt.routines.optimize_latent",
     "optimize_latent_candidates": "genopt.routines.latent_candidates",

@@ -147,6 +147,10 @@ def parse_fixed(variable: Variable, wanted: Any) -> Tensor:
             f"goal.{variable.name}: {in_words(value)} lies outside the bounds [{variable.lower:g}, "
             f"{variable.upper:g}]"
         )
+    if variable.kind == "integer" and bool((value != value.round()).any()):
+        raise GenoptError(
+            f"goal.{variable.name}: {in_words(value)} is no integer, which the column takes"
+        )
     return value
 
 

@@ -92,6 +92,27 @@ def test_a_missing_simulator_is_said():
     assert "verified/best_loss" not in scores
 
 
+def test_classes_are_shown_by_name_and_no_complete_row_is_said():
+    phase = Variable("phase", labels=("gas", "liquid", "solid"), kind="categorical")
+    y_space = Space((*Y, phase))
+    rows = t([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [9.0, 1.0]])
+    nan = math.nan
+    # two of three replicates are solid; the mean of the codes would be liquid
+    y = t([[nan, 2.0], [nan, 0.0], [nan, 2.0], [0.5, nan]])
+    data = Table(rows, y, X, y_space)
+    goal = Goal({"c": 0.5, "phase": "liquid"}, X, y_space)
+    claims = t([[[0.5, 1.0], [0.4, 2.0]]])
+    candidates = Candidates.from_claims(goal, t([[[0.1, 0.0], [9.0, 1.0]]]), claims)
+    frame = top_frame(candidates, data, 2)
+    assert frame["phase_predicted"].tolist() == ["liquid", "solid"]
+    assert frame["phase_nearest"].tolist()[0] == "solid"
+    assert frame["phase_nearest"].isna().tolist() == [False, True]
+    assert "solid" in best_rows_frame(goal, data, 2)["phase_nearest"].tolist()
+    words = verdict(candidates, goal, candidate_scores(candidates, goal, (), data))
+    assert "no measured row has all labels of the goal" in words
+    assert "nan" not in words
+
+
 def test_the_top_stands_beside_the_nearest_row_with_replicates_averaged():
     goal = Goal({"c": "min"}, X, Y)
     candidates = Candidates.from_claims(goal, t([[[0.1, 0.0], [9.0, 1.0]]]), t([[[0.1], [0.7]]]))

@@ -34,6 +34,20 @@ def test_conditional_marks_answers_and_names_classes(tmp_path):
     assert (tmp_path / "f.png").stat().st_size > 5000
 
 
+def test_long_titles_and_legends_stay_inside_their_figure():
+    title = "a problem of mine: Wide Words for predicted against measured values, held-out rows"
+    found = {f"multitask encoder=transformer heads={name}": draws(5, 2) for name in "abcdef"}
+    figure = plots.plot_properties(
+        Goal({"c": 0.5, "d": 1.0}, X, Y), draws(9, 2), found, title=title
+    )
+    figure.canvas.draw()
+    assert figure.get_suptitle().split() == title.split()
+    for part in (*figure.texts, *figure.legends):
+        box = part.get_window_extent()
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
+
+
 def test_parity_skips_missing_entries():
     y = draws(20, 2)
     y[::2, 0] = math.nan

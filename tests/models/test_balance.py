@@ -184,8 +184,8 @@ def test_the_encoder_follows_projected_gradients_and_heads_their_own():
 
 
 def test_pcgrad_agrees_with_torchjd():
-    autojac = pytest.importorskip("torchjd.autojac")
-    aggregation = pytest.importorskip("torchjd.aggregation")
+    from torchjd import aggregation, autojac
+
     model, features, targets = conflict()
     ours = gradients_of(model, model.batch_loss(features, targets))
     model.zero_grad()

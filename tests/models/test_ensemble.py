@@ -220,7 +220,7 @@ def test_factor_and_floor_have_the_largest_likelihood():
 
 def test_too_few_labels_leave_a_claim_as_it_is():
     error = torch.tensor([[1.0, 2.0]] * 20, dtype=torch.float64)
-    error[9:, 1] = math.nan
+    error[3:, 1] = math.nan
     factor, floor = likeliest(error, torch.ones(20, 2, dtype=torch.float64))
     assert (factor.square() + floor.square()).tolist() == pytest.approx([1.0, 1.0])
     assert factor[1] == 1.0
@@ -247,6 +247,18 @@ def test_a_fit_makes_validation_errors_as_large_as_claimed():
     other.fit_table(table, FitOptions())
     assert torch.equal(other.predict_y(held.x), model.predict_y(held.x))
     assert not torch.allclose(other.spread_y(held.x), model.spread_y(held.x), rtol=0.1)
+
+
+def test_a_later_fit_keeps_the_calibration_of_the_other_heads_and_warns_of_few_labels():
+    x, y = data()
+    model = MultiTaskEnsemble(3, {"number": "regression"}, SMALL, members=2, epochs=3)
+    model.fit(x, {"number": y["number"]})
+    claimed = model.predict_spread(x)["number"]
+    model.add_head("noisy", "regression").freeze("encoder")
+    few = torch.where(torch.arange(len(x)) < 8, y["noisy"], torch.nan)
+    with pytest.warns(UserWarning, match="calibrate the spread of noisy"):
+        model.fit(x, {"noisy": few})
+    assert torch.equal(model.predict_spread(x)["number"], claimed)
 
 
 def test_files_keep_members_and_calibration(ensemble, tmp_path):

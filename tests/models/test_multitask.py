@@ -320,6 +320,13 @@ def test_bad_construction(keywords, error, message):
         FlexibleMultiTaskModel(**{"input_dim": 2, **keywords})
 
 
+def test_a_column_of_one_class_is_named():
+    only = Variable("state", labels=("solid",), kind="categorical")
+    for heads in ("auto", {"state": "classification"}):
+        with pytest.raises(GenoptError, match="'state' holds one class only, 'solid'"):
+            FlexibleMultiTaskModel.for_spaces(Space.of(a=(0, 1)), Space((only,)), heads)
+
+
 def test_head_must_fit_its_column():
     table = mixed_table(20)
     with pytest.raises(UnknownNameError, match="rate"):

@@ -85,6 +85,22 @@ def test_add_a_head_to_a_loaded_model_and_train_it_alone(trained, tmp_path):
     assert again.history == model.history
 
 
+def test_a_fit_leaves_heads_without_labels_as_they_are(trained):
+    x, y = data()
+    model = copy.deepcopy(trained)
+    model.add_head("b", "regression").freeze("encoder")
+    old = model.predict(x)
+    model.learning_rate = 0.05
+    model.fit(x, {"b": y["b"]}, epochs=5)
+    new = model.predict(x)
+    assert torch.equal(new["a"], old["a"])
+    assert torch.equal(new["c"], old["c"])
+    assert model.counted_heads == ("a", "c", "b")
+    model.freeze("b")
+    with pytest.raises(GenoptError, match="without a label"):
+        model.fit(x, {"b": y["b"]}, epochs=1)
+
+
 def test_remove_a_head(trained, tmp_path):
     x, _ = data()
     model = copy.deepcopy(trained)

@@ -103,6 +103,13 @@ def test_bad_goals_say_what_is_wrong(spec, message):
         Goal(spec, X, Y)
 
 
+def test_an_integer_column_is_held_at_integers_only():
+    x = Space((Variable("stages", 1, 9, kind="integer"),))
+    assert Goal({"density": 1.0, "stages": [2, 3]}, x, Y).fixed[0].tolist() == [2.0, 3.0]
+    with pytest.raises(GenoptError, match=r"goal\.stages: .*2\.5.* is no integer"):
+        Goal({"density": 1.0, "stages": [2, 2.5]}, x, Y)
+
+
 def test_a_batch_refuses_values_of_another_batch():
     with pytest.raises(GenoptError, match=r"expected \(2, \.\.\., 3\)"):
         Goal({"density": [1.0, 2.0]}, X, Y).loss(torch.zeros(3, 3))

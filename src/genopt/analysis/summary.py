@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from genopt.analysis.metrics import nearest_rows
 from genopt.candidates import Candidates
@@ -13,6 +15,7 @@ from genopt.data.table import Table
 from genopt.goal import Goal
 from genopt.problems.base import Answer
 from genopt.routines.targets import ranked_rows
+from genopt.space import Space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +32,8 @@ def top_frame(candidates: Candidates, table: Table, n: int) -> pd.DataFrame:
     Returns:
         The columns of `Candidates.to_frame` and, for the nearest row, ``nearest_distance`` (root
         mean square over the columns of the unit box), ``nearest_row`` and ``<y>_nearest``; a row
-        measured twice shows the mean of its measurements. With several goals also the values
-        asked for, ``<y>_wanted``.
+        measured twice shows the mean of its measurements, or their most frequent class. With
+        several goals also the values asked for, ``<y>_wanted``. Classes of y are text.
     """
     best = candidates.top(n)
     frame = best.to_frame()
@@ -46,7 +49,7 @@ def top_frame(candidates: Candidates, table: Table, n: int) -> pd.DataFrame:
     frame["nearest_row"] = [table.row_ids[i] for i in rows.tolist()]
     for i, name in enumerate(table.y_space.names):
         frame[f"{name}_nearest"] = [_mean_of_replicates(table, row, i) for row in rows.tolist()]
-    return frame
+    return _classes_as_text(frame, table.y_space)
 
 
 def best_rows_frame(goal: Goal, table: Table, n: int) -> pd.DataFrame:
@@ -70,6 +73,9 @@ def best_rows_frame(goal: Goal, table: Table, n: int) -> pd.DataFrame:
     total = torch.zeros(len(x), table.y.shape[1], dtype=torch.float64)
     count = total.index_add(0, owner, known)
     y = total.index_add(0, owner, table.y.nan_to_num(0.0)) / count
+    for i, v in enumerate(table.y_space):
+        if v.labels:
+            y[:, i] = _frequent_class(table.y[:, i], owner, len(x), len(v.labels))
     loss = goal.loss(y.expand(goal.batch_size, *y.shape) if goal.batched else y)
     loss = loss.reshape(goal.batch_size, -1)
     frames = []
@@ -83,12 +89,37 @@ def best_rows_frame(goal: Goal, table: Table, n: int) -> pd.DataFrame:
         columns["loss"] = loss[b, best].numpy()
         columns["nearest_distance"] = 0.0
         frames.append(pd.DataFrame(columns))
-    return pd.concat(frames, ignore_index=True)
+    return _classes_as_text(pd.concat(frames, ignore_index=True), table.y_space)
 
 
 def _mean_of_replicates(table: Table, row: int, column: int) -> float:
     same = (table.x == table.x[row]).all(1)
-    return float(table.y[same, column].nanmean())
+    values = table.y[same, column]
+    labels = table.y_space.variables[column].labels
+    if labels:
+        one = torch.zeros(len(values), dtype=torch.long)
+        return float(_frequent_class(values, one, 1, len(labels)))
+    return float(values.nanmean())
+
+
+def _frequent_class(codes: Tensor, owner: Tensor, owners: int, classes: int) -> Tensor:
+    """The most frequent class of each owner's rows (owners,); NaN where none has a label."""
+    known = torch.isfinite(codes)
+    place = owner[known] * classes + codes[known].long()
+    count = torch.bincount(place, minlength=owners * classes).reshape(owners, classes)
+    most = count.argmax(1).to(codes.dtype)
+    return torch.where(count.sum(1) > 0, most, torch.nan)
+
+
+def _classes_as_text(frame: pd.DataFrame, y_space: Space) -> pd.DataFrame:
+    """Codes of classes replaced by their labels, nothing where there is none."""
+    for v in y_space:
+        for kind in ("predicted", "verified", "wanted", "nearest"):
+            name = f"{v.name}_{kind}"
+            if v.labels and name in frame:
+                codes = frame[name].tolist()
+                frame[name] = [c if math.isnan(c) else v.labels[int(c)] for c in codes]
+    return frame
 
 
 def verdict(
@@ -133,9 +164,13 @@ def verdict(
         if "baseline/best_row_loss" in scores:
             parts.append(f"best training row {scores['baseline/best_row_loss']:.3g}")
     elif "baseline/best_row_loss" in scores:
+        known = scores["baseline/best_row_loss"]
+        row = "no measured row has all labels of the goal"
+        if not math.isnan(known):
+            row = f"best measured row {known:.3g}"
         parts.append(
-            f"best loss {scores['claimed/best_loss']:.3g} claimed, best measured row "
-            f"{scores['baseline/best_row_loss']:.3g}: measure before you trust it"
+            f"best loss {scores['claimed/best_loss']:.3g} claimed, {row}: measure before you trust "
+            "it"
         )
     outside = round((1.0 - scores["inside_space"]) * count)
     parts.append(f"{outside} of {count} designs outside the bounds")

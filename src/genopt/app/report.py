@@ -160,9 +160,22 @@ def _show_problem(entries: list[Entry], root: Path) -> pd.DataFrame:
 
 
 def _label(entry: Entry, among: list[Entry]) -> str:
-    """The model's name, with the folder where two studies share it."""
-    same = sum(other.name == entry.name for other in among)
-    return entry.name if same == 1 else f"{entry.name} {entry.folder.name.rpartition('-')[2]}"
+    """The model's name, with what tells studies apart that share it."""
+    alike = [other for other in among if other.name == entry.name]
+    if len(alike) == 1:
+        return entry.name
+    own, others = _overrides(entry), [_overrides(o) for o in alike if o is not entry]
+    if own in others or not own:
+        return f"{entry.name} {entry.folder.name.rpartition('-')[2]}"
+    # a key without its groups says enough
+    odd = [o.rpartition("=") for o in own if any(o not in other for other in others)]
+    return " ".join([entry.name, *(f"{k.rpartition('.')[2]}={v}" for k, _, v in odd)])
+
+
+def _overrides(entry: Entry) -> list[str]:
+    """What the command line of a study said; nothing for one that was run from Python."""
+    path = entry.folder / ".hydra" / "overrides.yaml"
+    return sorted(map(str, OmegaConf.load(path))) if path.exists() else []
 
 
 class SweepReport(Callback):

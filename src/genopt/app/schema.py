@@ -91,6 +91,8 @@ class MixtureSchema:
     min_components: int = MISSING
     criterion: str = MISSING
     folds: int | None = None
+    patience: int | None = None
+    covariance: str = MISSING
     n_init: int = MISSING
     regularization: float = MISSING
 

@@ -1,7 +1,7 @@
 """Designs drawn from a model of p(x | y): `condition` for the mixture, `generate` for the flow.
 
 Both ask for the goal's values, or for the values of the best measured rows where the goal has none,
-in one batched call.
+in one batched call; the mixture is asked for intervals and half-lines as they are.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from genopt.errors import GenoptError
 from genopt.goal import Goal
 from genopt.models.flow.conditional import ConditionalFlow
 from genopt.models.mixture.engine import Mixture
+from genopt.models.mixture.reach import warn_outside
+from genopt.models.mixture.region_goals import Region, sample_region
 from genopt.protocols import ConditionalModel, ForwardModel
-from genopt.routines.targets import reachable_targets
+from genopt.routines.targets import confined_columns, reachable_targets
 
 
 def condition(
@@ -33,14 +35,17 @@ def condition(
 ) -> Candidates:
     """Designs from the exact conditional of a joint density, with the density's own prediction.
 
-    Columns of x that the goal holds fixed are conditioned on as well.
+    Intervals and half-lines (``between``, ``at_least``, ``at_most``) are conditioned on as they
+    are; ``min`` and ``max`` ask for the values of the best rows. Columns of x that the goal holds
+    fixed are conditioned on as well. A target outside the data gives a warning with the nearest
+    measured values.
 
     Args:
         model: the fitted mixture.
         goal: what is wanted, B goals.
-        table: measured rows, for goals without exact values.
+        table: measured rows, for goals with ``min`` or ``max``.
         samples: designs for each goal (rounded up to fill every target).
-        targets: how many of the best rows become targets where the goal has no exact values.
+        targets: how many of the best rows become targets where the goal has ``min`` or ``max``.
         seed: seed of the draw.
 
     Returns:
@@ -49,16 +54,25 @@ def condition(
     Raises:
         GenoptError: if no target is reachable or a number is not positive.
     """
-    wanted, n = _plan(goal, table, samples, targets)
+    wanted, n = _plan(goal, table, samples, targets, regions=True)
     conditions = wanted.reshape(-1, wanted.shape[-1])
     fixed = {i: value.repeat_interleave(wanted.shape[1]) for i, value in goal.fixed.items()}
     if not goal.batched:
         fixed = dict(goal.fixed)
     generator = torch.Generator().manual_seed(seed)
-    x = model.sample(conditions, n, generator, fixed=fixed)
-    pairs = conditions.repeat_interleave(n, 0)
-    density = model.log_prob(x.reshape(-1, x.shape[-1]), pairs).reshape(len(x), n)
-    return _collect(goal, wanted, x, model.predict_y(x), model.ood_score(conditions), density)
+    columns, *ends = confined_columns(goal)
+    region = None
+    if columns:
+        region = Region(columns, *(end.repeat_interleave(wanted.shape[1], 0) for end in ends))
+        drawn = sample_region(model, conditions, region, n, generator, fixed=fixed)
+        x, density, score = drawn.x, drawn.log_density, drawn.ood
+    else:
+        x = model.sample(conditions, n, generator, fixed=fixed)
+        pairs = conditions.repeat_interleave(n, 0)
+        density = model.log_prob(x.reshape(-1, x.shape[-1]), pairs).reshape(len(x), n)
+        score = model.ood_score(conditions)
+    warn_outside(model, conditions, score, region)
+    return _collect(goal, wanted, x, model.predict_y(x), score, density)
 
 
 def generate(
@@ -129,11 +143,13 @@ def refuse_fixed(goal: Goal) -> None:
         )
 
 
-def _plan(goal: Goal, table: Table | None, samples: int, targets: int) -> tuple[Tensor, int]:
+def _plan(
+    goal: Goal, table: Table | None, samples: int, targets: int, *, regions: bool = False
+) -> tuple[Tensor, int]:
     """Targets (B, T, K) and the number of draws for each of them."""
     if samples < 1 or targets < 1:
         raise GenoptError(f"samples={samples} and targets={targets} must be positive")
-    wanted = reachable_targets(goal, table, targets)
+    wanted = reachable_targets(goal, table, targets, regions=regions)
     return wanted, -(-samples // wanted.shape[1])
 
 

@@ -15,6 +15,7 @@ from genopt.errors import GenoptError
 from genopt.goal import Goal
 
 _EXACT = ("equals", "label")
+_CONFINED = ("at_least", "at_most", "between")
 _MISS_FACTOR = 100.0
 
 
@@ -45,7 +46,28 @@ def ranked_rows(goal: Goal, y: Tensor) -> Tensor:
     return order.gather(1, missed.to(torch.int8).gather(1, order).argsort(dim=1, stable=True))
 
 
-def reachable_targets(goal: Goal, table: Table | None, n: int) -> Tensor:
+def confined_columns(goal: Goal) -> tuple[tuple[int, ...], Tensor, Tensor]:
+    """The columns of y that a goal wants in an interval or on a half-line.
+
+    Args:
+        goal: what is wanted, B goals.
+
+    Returns:
+        The r columns, their lower ends (B, r), -inf for none, and upper ends (B, r), inf for none.
+    """
+    terms = [term for term in goal.terms if term.kind in _CONFINED]
+    lower = torch.full((goal.batch_size, len(terms)), -torch.inf, dtype=torch.float64)
+    upper = torch.full_like(lower, torch.inf)
+    for i, term in enumerate(terms):
+        end = upper if term.kind == "at_most" else lower
+        if term.value is not None:
+            end[:, i] = term.value
+        if term.upper is not None:
+            upper[:, i] = term.upper
+    return tuple(term.index for term in terms), lower, upper
+
+
+def reachable_targets(goal: Goal, table: Table | None, n: int, *, regions: bool = False) -> Tensor:
     """Conditions (B, T, K) for a goal, T of them for each of its B goals.
 
     Columns that the goal does not name are NaN. Exact terms keep their value; the other named
@@ -56,6 +78,8 @@ def reachable_targets(goal: Goal, table: Table | None, n: int) -> Tensor:
         table: measured rows; needed unless every term is exact.
         n: how many rows to take; T is n, or fewer where fewer rows have all named columns, or 1 for
             an exact goal.
+        regions: whether the caller confines the columns of `confined_columns` himself: they are NaN
+            then, and a goal without a wish (``min``, ``max``) needs no rows.
 
     Returns:
         Conditions (B, T, K) in raw units.
@@ -64,7 +88,8 @@ def reachable_targets(goal: Goal, table: Table | None, n: int) -> Tensor:
         GenoptError: if rows are needed and none has all the named columns.
     """
     exact = goal.condition().reshape(goal.batch_size, 1, -1)
-    if all(term.kind in _EXACT for term in goal.terms):
+    open_kinds = _CONFINED if regions else ()
+    if all(term.kind in _EXACT or term.kind in open_kinds for term in goal.terms):
         return exact
     named = [term.index for term in goal.terms]
     if table is None:
@@ -79,6 +104,6 @@ def reachable_targets(goal: Goal, table: Table | None, n: int) -> Tensor:
         )
     targets = y[ranked_rows(goal, y)[:, :n]]
     free = torch.ones(targets.shape[-1], dtype=torch.bool)
-    free[named] = False
+    free[[term.index for term in goal.terms if term.kind not in open_kinds]] = False
     targets[..., free] = torch.nan
     return torch.where(torch.isnan(exact), targets, exact)

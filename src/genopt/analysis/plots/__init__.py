@@ -3,6 +3,11 @@
 from genopt.analysis.plots.calibration import plot_calibration
 from genopt.analysis.plots.conditional import plot_conditional
 from genopt.analysis.plots.learning import plot_learning_curves
+from genopt.analysis.plots.mixtures import (
+    plot_conditional_density,
+    plot_ellipses,
+    plot_responsibilities,
+)
 from genopt.analysis.plots.parity import plot_parity
 from genopt.analysis.plots.properties import plot_properties
 from genopt.analysis.plots.resimulation import plot_resimulation
@@ -13,10 +18,13 @@ __all__ = [
     "plot_calibration",
     "plot_claimed_verified",
     "plot_conditional",
+    "plot_conditional_density",
+    "plot_ellipses",
     "plot_flow_trajectories",
     "plot_learning_curves",
     "plot_parity",
     "plot_properties",
     "plot_resimulation",
+    "plot_responsibilities",
     "plot_search_trajectories",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from genopt.space import Variable
@@ -21,6 +22,8 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = (
 )
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)
 INK = "#2b3440"
+# inches that a letter of a title and of a legend takes, and what stands before a legend's text
+_LETTER, _SMALL_LETTER, _HANDLE = 0.094, 0.065, 0.5
 
 
 def panels(count: int, columns: int = 4, size: float = 3.2, title: str = "") -> tuple[Figure, Any]:
@@ -48,7 +51,9 @@ def panels(count: int, columns: int = 4, size: float = 3.2, title: str = "") -> 
     for axes in grid[:count]:
         quiet(axes)
     if title:
-        figure.suptitle(title, fontsize=11, color=INK, x=0.01, ha="left", weight="bold")
+        # nothing else breaks a title that is wider than its figure
+        text = fill(title, int(figure.get_figwidth() / _LETTER), break_long_words=False)
+        figure.suptitle(text, fontsize=11, color=INK, x=0.01, ha="left", weight="bold")
     return figure, list(grid[:count])
 
 
@@ -79,11 +84,13 @@ def legend(figure: Figure, axes: Axes) -> None:
     """
     handles, labels = axes.get_legend_handles_labels()
     if handles:
+        entry = _HANDLE + _SMALL_LETTER * max(map(len, labels))
+        fitting = max(1, int(figure.get_figwidth() / entry))
         figure.legend(
             handles,
             labels,
             loc="outside lower center",
-            ncols=min(4, len(labels)),
+            ncols=min(4, len(labels), fitting),
             frameon=False,
             fontsize=8,
         )

@@ -1,4 +1,4 @@
-"""Moments, draws and densities of the C conditional mixtures that one batch of queries gives."""
+"""The C conditional mixtures of one batch of queries: moments, draws, densities, quantiles."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from genopt.errors import GenoptError
-from genopt.models.mixture.conditioning import Array, log_mixture
+from genopt.models.mixture.conditioning import LOWEST, Array, log_mixture
+from genopt.models.mixture.modes_search import ConditionalModes, find_modes
+from genopt.models.mixture.quantiles import mixture_cdf, mixture_quantiles
 
 if TYPE_CHECKING:
     from genopt.models.mixture.gmm import GaussianMixture
@@ -44,6 +46,11 @@ class ConditionalBatch:
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    @property
+    def far(self) -> NDArray[np.bool_]:
+        """Queries (C,) beyond the range of numbers: the nearest component alone answers them."""
+        return np.asarray(self.log_marginal <= LOWEST)
 
     def mean(self) -> Array:
         """Mean of each conditional, (C, m)."""
@@ -105,7 +112,7 @@ class ConditionalBatch:
         Returns:
             (C, n, m).
         """
-        rng = _generator(self.random_state if seed is None else seed)
+        rng = generator_from(self.random_state if seed is None else seed)
         count, k, m = self.means.shape
         cumulative = self.weights.cumsum(1)
         cumulative /= cumulative[:, -1:]
@@ -154,9 +161,65 @@ class ConditionalBatch:
             out[rows] = density.reshape(-1, stacked.shape[1])
         return out.reshape(points.shape[:-1])
 
+    def cdf(self, values: ArrayLike, column: int = 0) -> Array:
+        """Probability of one free column below some values.
 
-def _generator(seed: Seed) -> np.random.Generator:
-    """A numpy Generator from a seed, or one seeded by a draw of the given RandomState."""
+        Args:
+            values: n values for all queries (n,), or for each (C, n).
+            column: which of the m free columns.
+
+        Returns:
+            (C, n).
+
+        Raises:
+            GenoptError: if the shape does not fit or the column does not exist.
+        """
+        points = np.asarray(values, dtype=np.float64)
+        if points.ndim < 2:
+            points = np.broadcast_to(points.reshape(1, -1), (len(self), points.size))
+        if points.ndim != 2 or len(points) != len(self):
+            raise GenoptError(f"values has shape {points.shape}; expected (n,) or ({len(self)}, n)")
+        return mixture_cdf(points, *self._column(column))
+
+    def quantile(self, levels: ArrayLike, column: int = 0) -> Array:
+        """Exact quantiles of one free column, by bisection.
+
+        Args:
+            levels: probabilities, one or (Q,).
+            column: which of the m free columns.
+
+        Returns:
+            (C, Q).
+        """
+        return mixture_quantiles(levels, *self._column(column))
+
+    def _column(self, column: int) -> tuple[Array, Array, Array]:
+        """Weights (C, k), means (C, k) and deviations (k,) of one free column."""
+        m = self.means.shape[2]
+        if not -m <= column < m:
+            raise GenoptError(f"column={column} must lie between 0 and {m - 1}")
+        deviations = np.linalg.norm(self.lower[:, column % m], axis=1)
+        return self.weights, self.means[:, :, column], deviations
+
+    def modes(self) -> ConditionalModes:
+        """The peaks of each conditional density.
+
+        Returns:
+            Those to which the mean of a component leads, with the share of the probability that
+            climbs there. In more than one dimension a mixture can have further ones.
+        """
+        return find_modes(self.log_weights, self.means, self.whiten)
+
+
+def generator_from(seed: Seed) -> np.random.Generator:
+    """A numpy Generator.
+
+    Args:
+        seed: a seed, a generator, which is returned, or a RandomState, a draw of which is the seed.
+
+    Returns:
+        The generator.
+    """
     if isinstance(seed, np.random.RandomState):
         return np.random.default_rng(seed.randint(0, 2**32, size=4, dtype=np.uint32))
     return np.random.default_rng(seed)

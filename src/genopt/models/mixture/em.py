@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from genopt.models.mixture.conditioning import Array
+from genopt.models.mixture.covariances import shaped
 from genopt.models.mixture.sweep import Index, Mask, PatternTree
 
 _BLOCK = 1 << 17
@@ -30,6 +31,7 @@ class EmOptions:
         regularization: variance added to each component.
         tolerance: EM stops when the mean log likelihood of a row gains less.
         max_iterations: most iterations of a run.
+        covariance: ``full``, ``tied`` or ``diag``.
     """
 
     n_init: int = 1
@@ -37,6 +39,7 @@ class EmOptions:
     regularization: float = 1e-6
     tolerance: float = 1e-5
     max_iterations: int = 1000
+    covariance: str = "full"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +56,16 @@ class Components:
     means: Array
     covariances: Array
 
-    @property
-    def n_parameters(self) -> int:
-        """Number of free parameters of full covariances, means and weights."""
-        k, d = self.means.shape
-        return k * (d + d * (d + 1) // 2) + k - 1
+    def shaped(self, kind: str) -> Components:
+        """The same mixture with covariances of a kind.
+
+        Args:
+            kind: ``full``, ``tied`` or ``diag``.
+
+        Returns:
+            The mixture.
+        """
+        return replace(self, covariances=shaped(self.covariances, self.weights, kind))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +123,12 @@ class GappyRows:
     Args:
         data: rows (N, d), NaN where an entry is missing; columns of about unit scale.
         n_components: the number of components that the blocks are sized for.
+        weights: how many rows each row counts for (N,); None for one.
     """
 
-    def __init__(self, data: Array, n_components: int = 1) -> None:
+    def __init__(self, data: Array, n_components: int = 1, weights: Array | None = None) -> None:
         self.shape = data.shape
+        self.weights = np.ones(len(data)) if weights is None else weights
         known = np.isfinite(data)
         patterns, member = np.unique(known, axis=0, return_inverse=True)
         member = member.reshape(-1)
@@ -195,6 +205,7 @@ class GappyRows:
         components: Components,
         regularization: float,
         responsibilities: Array | None = None,
+        covariance: str = "full",
     ) -> tuple[Components, float]:
         """One iteration of EM; a component without weight stays as it is.
 
@@ -202,6 +213,7 @@ class GappyRows:
             components: the mixture.
             regularization: added to the variances.
             responsibilities: (N, k) to use instead of those of the mixture, for a start.
+            covariance: the kind of the next covariances.
 
         Returns:
             The next mixture and the log likelihood of the given one.
@@ -214,7 +226,9 @@ class GappyRows:
             shares, log_density = _normalise(expected.log_terms)
             if responsibilities is not None:
                 shares = responsibilities[block.rows]
-            total += float(log_density.sum())
+            row_weights = self.weights[block.rows]
+            total += float(row_weights @ log_density)
+            shares = shares * row_weights[:, None]
             count += shares.sum(0)
             weighted = expected.away * shares.T[:, :, None]
             first += weighted.sum(1)
@@ -226,8 +240,10 @@ class GappyRows:
         shift = first / size
         covariances = second / size[:, :, None] - shift[:, :, None] * shift[:, None, :]
         covariances = 0.5 * (covariances + covariances.transpose(0, 2, 1))
+        covariances = shaped(covariances, count, covariance)
         covariances[:, np.arange(d), np.arange(d)] += regularization
-        covariances = np.where(alive[:, None, None], covariances, components.covariances)
+        kept = alive | (covariance == "tied")
+        covariances = np.where(kept[:, None, None], covariances, components.covariances)
         following = Components(count / count.sum(), components.means + shift, covariances)
         return following, total
 
@@ -255,11 +271,14 @@ def expectation_maximization(rows: GappyRows, start: Components, options: EmOpti
     Returns:
         The parameters of the highest likelihood that was met.
     """
-    components, best, trace = start, start, list[float]()
+    components = best = start.shaped(options.covariance)
+    trace, n_rows = list[float](), float(rows.weights.sum())
     converged = False
     for iteration in range(options.max_iterations + 1):
-        following, log_likelihood = rows.improve(components, options.regularization)
-        gain = (log_likelihood - trace[-1]) / rows.shape[0] if trace else math.inf
+        following, log_likelihood = rows.improve(
+            components, options.regularization, covariance=options.covariance
+        )
+        gain = (log_likelihood - trace[-1]) / n_rows if trace else math.inf
         if log_likelihood > max(trace, default=-math.inf):
             best = components
         trace.append(log_likelihood)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from genopt.errors import GenoptError, UnknownNameError
+from genopt.models.mixture.class_score import class_score
 from genopt.models.mixture.columns import JointColumns
-from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.conditions import (
     as_numbers,
     conditions,
@@ -25,13 +25,13 @@ from genopt.models.mixture.conditions import (
     known_values,
     patterns,
 )
+from genopt.models.mixture.covariances import KINDS
 from genopt.models.mixture.density import JointDensity
 from genopt.models.mixture.draws import draw_inside, generator_of
 from genopt.models.mixture.gmm import GaussianMixture
-from genopt.models.mixture.heldout import Rows
 from genopt.models.mixture.moments import ConditionalMoments
-from genopt.models.mixture.rows import UsableRows, usable_rows
-from genopt.models.mixture.selection import CRITERIA, MixtureFit, RowScore, best_gmm
+from genopt.models.mixture.rows import check_columns, usable_rows
+from genopt.models.mixture.selection import CRITERIA, MixtureFit, best_gmm
 from genopt.models.mixture.storage import read, write
 from genopt.models.mixture.torch_density import TorchDensity
 from genopt.space import Space
@@ -69,12 +69,16 @@ class Mixture:
             closely.
         folds: parts of the table that are held out in turn; None for ten of a small table to three
             of a large one.
+        patience: larger numbers are not tried after so many that do not improve the criterion;
+            None to try all.
+        covariance: ``full``; ``tied``, one for all components; or ``diag``, columns independent
+            within a component. The last two need fewer rows and more components.
         n_init: EM runs for each number of components.
         regularization: variance added to each component, relative to the columns' variances.
         seed: seed of EM, and of draws without a generator.
 
     Raises:
-        UnknownNameError: if the criterion is unknown.
+        UnknownNameError: if the criterion or the kind of covariance is unknown.
 
     Example:
         >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]
@@ -94,13 +98,17 @@ class Mixture:
         min_components: int = 1,
         criterion: str = "heldout",
         folds: int | None = None,
+        patience: int | None = 6,
+        covariance: str = "full",
         n_init: int = 1,
         regularization: float = 1e-6,
         seed: int = 0,
     ) -> None:
-        known = (*CRITERIA, "conditional")
-        if criterion not in known:
-            raise UnknownNameError("criterion", criterion, known)
+        criteria = (*CRITERIA, "conditional")
+        if criterion not in criteria:
+            raise UnknownNameError("criterion", criterion, criteria)
+        if covariance not in KINDS:
+            raise UnknownNameError("covariance", covariance, KINDS)
         self.x_space = x_space
         self.y_space = y_space
         self.y_columns = None if y_columns is None else [y_space[name].name for name in y_columns]
@@ -110,61 +118,61 @@ class Mixture:
             "min_components": min_components,
             "criterion": criterion,
             "folds": folds,
+            "patience": patience,
+            "covariance": covariance,
             "n_init": n_init,
             "regularization": regularization,
         }
         self._parts: tuple[MixtureFit, JointDensity, ConditionalMoments] | None = None
 
     # -- learning ----------------------------------------------------------------------------------
-    def fit(self, x: Any, y: Any, *, progress: bool = False) -> Mixture:
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        weights: Any = None,
+        warm_start: bool = False,
+        progress: bool = False,
+    ) -> Mixture:
         """Learn the joint density from pairs.
 
         Args:
             x: designs (N, P).
             y: properties (N, K); NaN where an entry is missing.
-            progress: log the score of each number of components.
+            weights: how many rows each row counts for (N,); None for one.
+            warm_start: go on from the last fit's mixture, its size and columns, after new rows.
+            progress: show a bar over the numbers of components and log their scores.
 
         Returns:
             This object.
 
         Raises:
-            GenoptError: if the table cannot be used; the message names the column.
+            GenoptError: if the table cannot be used or there is no mixture to go on from.
         """
-        rows = usable_rows(
-            as_numbers(x, "x"), as_numbers(y, "y"), self.x_space, self.y_space, self.y_columns
-        )
+        last = [self.y_space.names[i] for i in self.columns.y_columns] if warm_start else None
+        x, y = as_numbers(x, "x"), as_numbers(y, "y")
+        rows = usable_rows(x, y, self.x_space, self.y_space, last or self.y_columns)
         columns = JointColumns(self.x_space, self.y_space, rows.y_columns)
         options = dict(self._options)
         if options["criterion"] in _HELD_OUT:
+            given = options["criterion"] == "conditional"
             if any(v.labels for v in columns.variables):
-                options["score"] = self._class_score(columns, rows)
-            elif options["criterion"] == "conditional":
+                options["score"] = class_score(columns, rows, y, given=given)
+            elif given:
                 options["given"] = columns.fitted_y
             options["criterion"] = "heldout"
         fit = best_gmm(
             columns.fit_rows(rows.x, rows.y),
             names=columns.fitted_names,
+            weights=None if weights is None else as_numbers(weights, "weights"),
+            start=self.gmm if warm_start else None,
             seed=self.seed,
             progress=progress,
             **options,
         )
         self._install(fit, columns, rows.y)
         return self
-
-    def _class_score(self, columns: JointColumns, rows: UsableRows) -> RowScore:
-        """Held-out density with the probability of classes instead of that of one-hot blocks."""
-        y = rows.y.new_full((len(rows.y), self.y_space.dim), torch.nan)
-        y[:, list(columns.y_columns)] = rows.y
-
-        def score(gmm: GaussianMixture, held_out: Rows) -> Array:
-            part = torch.from_numpy(held_out)
-            density = JointDensity(gmm, columns, rows.y)
-            conditional = self._options["criterion"] == "conditional"
-            log_density = density.log_prob if conditional else density.log_joint
-            logs: Array = log_density(rows.x[part], y[part]).numpy()
-            return logs
-
-        return score
 
     def fit_table(self, table: Table, options: FitOptions) -> None:
         """Learn from the training rows of a table.
@@ -176,15 +184,7 @@ class Mixture:
         Raises:
             GenoptError: if the table has other columns than the Spaces or cannot be used.
         """
-        for what, mine, given in (
-            ("x", self.x_space, table.x_space),
-            ("y", self.y_space, table.y_space),
-        ):
-            if mine.names != given.names:
-                raise GenoptError(
-                    f"the table's {what} columns are {', '.join(given.names)}; the mixture was "
-                    f"made for {', '.join(mine.names)}"
-                )
+        check_columns(table, self.x_space, self.y_space)
         part = table.part("train")
         self.seed = options.seed
         self.fit(part.x, part.y, progress=options.progress)

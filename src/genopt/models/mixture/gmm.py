@@ -5,16 +5,22 @@ Everything of gmr works on it; what computes densities is done in log space by t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gmr
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from genopt.errors import GenoptError
 from genopt.models.mixture.conditionals import ConditionalBatch, Seed
 from genopt.models.mixture.conditioning import Array, Conditioner
+from genopt.models.mixture.confidence import draw_in_region, log_density_threshold
+from genopt.models.mixture.conversions import parameters_of_gmr, parameters_of_sklearn
+from genopt.models.mixture.points import as_matrix, check_parameters
+from genopt.models.mixture.regions import RegionBatch
+
+if TYPE_CHECKING:
+    from genopt.models.mixture.torch_mixture import TorchMixture
 
 
 class GaussianMixture(gmr.GMM):
@@ -22,8 +28,8 @@ class GaussianMixture(gmr.GMM):
 
     Differences to gmr: arrays are copied, results are finite for every finite query, a near
     singular covariance gets a relative jitter with a warning, a component of prior zero never comes
-    back, and without ``random_state`` the object has its own generator instead of numpy's global
-    one.
+    back, a confidence region holds the probability it claims, and without ``random_state`` the
+    object has its own generator instead of numpy's global one.
 
     Args:
         n_components: number of components k.
@@ -60,28 +66,48 @@ class GaussianMixture(gmr.GMM):
             verbose=verbose,
             random_state=state,
         )
-        self._check_parameters()
+        check_parameters(n_components, self.priors, self.means, self.covariances)
 
-    def _check_parameters(self) -> None:
-        k = self.n_components
-        if self.priors is not None:
-            if self.priors.shape != (k,):
-                raise GenoptError(f"priors has shape {self.priors.shape}; expected ({k},)")
-            if not np.isfinite(self.priors).all() or (self.priors < 0).any():
-                raise GenoptError("priors must be finite and not negative")
-            if abs(self.priors.sum() - 1.0) > 1e-6:
-                raise GenoptError(f"priors must sum to one, their sum is {self.priors.sum():.6g}")
-        if self.means is not None:
-            if self.means.ndim != 2 or len(self.means) != k:
-                raise GenoptError(f"means has shape {self.means.shape}; expected ({k}, p)")
-            if not np.isfinite(self.means).all():
-                raise GenoptError("means must be finite numbers")
-        if self.means is not None and self.covariances is not None:
-            p = self.means.shape[1]
-            if self.covariances.shape != (k, p, p):
-                raise GenoptError(
-                    f"covariances has shape {self.covariances.shape}; expected ({k}, {p}, {p})"
-                )
+    # -- from and to other libraries ---------------------------------------------------------------
+    @classmethod
+    def from_gmr(cls, gmm: Any) -> GaussianMixture:
+        """The same mixture as a `gmr.GMM`, with this class's answers.
+
+        Args:
+            gmm: the fitted mixture.
+
+        Returns:
+            The mixture; nothing is shared with ``gmm``.
+        """
+        parameters = parameters_of_gmr(gmm)
+        return cls(len(parameters[0]), *parameters)
+
+    @classmethod
+    def from_sklearn(cls, model: Any) -> GaussianMixture:
+        """The same mixture as a fitted one of scikit-learn.
+
+        Args:
+            model: a ``GaussianMixture`` or ``BayesianGaussianMixture`` of any covariance type.
+
+        Returns:
+            The mixture; nothing is shared with ``model``.
+        """
+        parameters = parameters_of_sklearn(model)
+        return cls(len(parameters[0]), *parameters)
+
+    def to_torch(self, seed: int = 0) -> TorchMixture:
+        """The mixture as a torch distribution, differentiable through conditioning.
+
+        Args:
+            seed: seed of its draws.
+
+        Returns:
+            A ``MixtureSameFamily`` of the components that have a weight, float64.
+        """
+        from genopt.models.mixture.torch_mixture import TorchMixture  # torch takes long to import
+
+        self._check_initialized()
+        return TorchMixture.of(self.priors, self.means, self.covariances, seed)
 
     @property
     def dim(self) -> int:
@@ -126,7 +152,7 @@ class GaussianMixture(gmr.GMM):
             GenoptError: if a column does not exist or X has another shape or is not finite.
         """
         given = self._columns(indices)
-        queries = _matrix(X, len(given), "X")
+        queries = as_matrix(X, len(given), "X")
         conditioner = self.conditioner(given)
         k, _, m = conditioner.slope.shape
         n = len(queries)
@@ -169,6 +195,38 @@ class GaussianMixture(gmr.GMM):
             )
         return self.condition_batch(given, query.reshape(1, len(given))).component(0)
 
+    def condition_region(
+        self,
+        indices: ArrayLike,
+        lower: ArrayLike,
+        upper: ArrayLike,
+        *,
+        given: ArrayLike = (),
+        X: ArrayLike | None = None,
+    ) -> RegionBatch:
+        """Conditionals on columns that lie in intervals or on half-lines.
+
+        Args:
+            indices: the r columns confined.
+            lower: lower ends, (r,) for all queries or (C, r); -inf for none.
+            upper: upper ends alike; inf for none.
+            given: q columns that are known exactly.
+            X: their values (C, q); None where ``given`` is empty, which is one query.
+
+        Returns:
+            The conditionals over the p - q columns that are not given, in ascending order; the
+            confined ones stay among them.
+
+        Raises:
+            GenoptError: if a column is named twice.
+        """
+        known, confined = self._columns(given), self._columns(indices)
+        batch = self.condition_batch(known, np.empty((1, 0)) if X is None else X)
+        free = [i for i in range(self.dim) if i not in known]
+        if not set(confined) <= set(free):
+            raise GenoptError(f"indices {confined} and given {known} name a column twice")
+        return RegionBatch.of(batch, [free.index(i) for i in confined], lower, upper)
+
     def predict(self, indices: ArrayLike, X: ArrayLike) -> Array:
         """Conditional means of many queries.
 
@@ -180,7 +238,7 @@ class GaussianMixture(gmr.GMM):
             Means of the free columns (C, m).
         """
         given = self._columns(indices)
-        queries = _matrix(X, len(given), "X")
+        queries = as_matrix(X, len(given), "X")
         conditioner = self.conditioner(given)
         out = np.empty((len(queries), conditioner.slope.shape[2]))
         for rows in conditioner.chunks(len(queries)):
@@ -209,7 +267,7 @@ class GaussianMixture(gmr.GMM):
 
     # -- densities ---------------------------------------------------------------------------------
     def _weigh(self, X: ArrayLike) -> tuple[Array, Array]:
-        points = _matrix(X, self.dim, "X")
+        points = as_matrix(X, self.dim, "X")
         conditioner = self.conditioner(list(range(self.dim)))
         weights, log_density = np.empty((len(points), self.n_components)), np.empty(len(points))
         for rows in conditioner.chunks(len(points)):
@@ -294,6 +352,37 @@ class GaussianMixture(gmr.GMM):
         batch = self.condition_batch([], np.empty((1, 0)))
         return batch.sample(n_samples, seed=random_state)[0]
 
+    def is_in_confidence_region(self, x: ArrayLike, alpha: float) -> Any:
+        """Whether points lie in the smallest region of probability alpha.
+
+        Args:
+            x: one point (p,) or points (N, p).
+            alpha: probability of the region, such as .9.
+
+        Returns:
+            A bool for one point, else bool (N,).
+        """
+        points = as_matrix(x, self.dim, "x")
+        inside = self.log_prob(points) >= log_density_threshold(self, alpha)
+        one = np.ndim(x) == 1 and len(points) == 1
+        return bool(inside[0]) if one else inside
+
+    def sample_confidence_region(
+        self, n_samples: int, alpha: float, random_state: Seed = None
+    ) -> Array:
+        """Independent draws in the smallest region of probability alpha.
+
+        Args:
+            n_samples: number of draws n.
+            alpha: probability of the region.
+            random_state: seed or generator; the object's own if None.
+
+        Returns:
+            (n, p).
+        """
+        seed = self.random_state if random_state is None else random_state
+        return draw_in_region(self, n_samples, alpha, seed)
+
     def to_mvn(self) -> Any:
         """The single Gaussian with the same mean and covariance.
 
@@ -307,19 +396,3 @@ class GaussianMixture(gmr.GMM):
             verbose=self.verbose,
             random_state=self.random_state,
         )
-
-
-def _matrix(values: ArrayLike, width: int, name: str) -> Array:
-    """A finite (N, width) matrix; a vector counts as rows of one column or as one row."""
-    matrix: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
-    if matrix.ndim == 1:
-        matrix = matrix.reshape(-1, 1) if width == 1 else matrix.reshape(1, -1)
-    if matrix.ndim != 2 or matrix.shape[1] != width:
-        raise GenoptError(f"{name} has shape {np.shape(values)}; expected (N, {width})")
-    if not np.isfinite(matrix).all():
-        raise GenoptError(f"{name} must hold finite numbers, row {_first_bad(matrix)} does not")
-    return matrix
-
-
-def _first_bad(matrix: Array) -> Sequence[int] | int:
-    return int(np.flatnonzero(~np.isfinite(matrix).all(1))[0])

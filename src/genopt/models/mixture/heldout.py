@@ -19,7 +19,6 @@ from genopt.models.mixture.em import Components, EmOptions, GappyRows
 from genopt.models.mixture.fitting import Fitter
 
 Rows = NDArray[np.intp]
-_PATIENCE = 6
 _SINGLE_SHARE = 0.01
 _FEWEST_FOLDS, _MOST_FOLDS = 3, 10
 _ROWS_OF_ALL_FOLDS = 2000
@@ -72,43 +71,46 @@ def log_density(scaled: Array, components: Components, given: Sequence[int] | No
     return joint - GappyRows(known, k).log_prob(components)
 
 
-def held_out_losses(
-    scaled: Array,
-    sizes: Sequence[int],
-    options: EmOptions,
-    folds: int,
-    score: Callable[[Components, Rows], Array],
-) -> dict[int, float]:
-    """Cross-validated loss of each number of components.
+class HeldOutLoss:
+    """Cross-validated loss of a number of components.
 
     Args:
-        scaled: rows (N, d), NaN where an entry is missing.
-        sizes: numbers of components.
+        fitter: all rows.
         options: how EM is run.
         folds: number of parts, each of which is held out once.
         score: log densities of held-out rows, given by their numbers, under a mixture.
-
-    Returns:
-        Minus the mean log density of a row for each number of components that was tried: not those
-        that a training part has too few distinct rows for, nor those above after a run of losses.
     """
-    parts = fold_rows(len(scaled), folds, options.seed)
-    fitters = [Fitter(np.delete(scaled, part, axis=0)) for part in parts]
-    most = min(fitter.most_components for fitter in fitters)
 
-    def scores(n: int) -> Array:
-        fits = [fitter.fit(min(n, most), options) for fitter in fitters]
-        pairs = zip(fits, parts, strict=True)
-        return np.concatenate([score(fit.components, part) for fit, part in pairs])
+    def __init__(
+        self,
+        fitter: Fitter,
+        options: EmOptions,
+        folds: int,
+        score: Callable[[Components, Rows], Array],
+    ) -> None:
+        self._parts = fold_rows(fitter.n_rows, folds, options.seed)
+        self._fitters = [fitter.without(part) for part in self._parts]
+        self._weights = fitter.weights[np.concatenate(self._parts)]
+        self._options = options
+        self._score = score
+        # no more than a training part has distinct rows for
+        self.most_components = min(each.most_components for each in self._fitters)
+        self._single = self._scores(1)
 
-    single = scores(1)
-    losses: dict[int, float] = {}
-    for n in sizes:
-        if n > most and losses:
-            break
-        own = scores(n) if n > 1 else single
-        mixed = np.logaddexp(own + np.log1p(-_SINGLE_SHARE), single + np.log(_SINGLE_SHARE))
-        losses[n] = -float(mixed.mean())
-        if n - min(losses, key=lambda size: losses[size]) >= _PATIENCE:
-            break
-    return losses
+    def _scores(self, n: int) -> Array:
+        fits = [each.fit(min(n, self.most_components), self._options) for each in self._fitters]
+        pairs = zip(fits, self._parts, strict=True)
+        return np.concatenate([self._score(fit.components, part) for fit, part in pairs])
+
+    def __call__(self, n: int) -> float:
+        """The loss.
+
+        Args:
+            n: number of components.
+
+        Returns:
+            Minus the mean log density of a held-out row.
+        """
+        own = self._scores(n) if n > 1 else self._single
+        own = np.logaddexp(own + np.log1p(-_SINGLE_SHARE), self._single + np.log(_SINGLE_SHARE))
+        return -float(np.average(own, weights=self._weights))

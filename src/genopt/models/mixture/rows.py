@@ -8,12 +8,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from genopt.errors import GenoptError
 from genopt.space import Space
+
+if TYPE_CHECKING:
+    from genopt.data.table import Table
 
 _FEWEST_LABELS = 10
 _SMALLEST_SHARE = 0.1
@@ -104,3 +108,22 @@ def _check_shapes(x: Tensor, y: Tensor, x_space: Space, y_space: Space) -> None:
         off = ((x[:, list(index)].sum(1) - 1.0).abs() > _SIMPLEX_TOLERANCE).sum()
         if off:
             raise GenoptError(f"simplex {list(group)} does not sum to one in {int(off)} rows of x")
+
+
+def check_columns(table: Table, x_space: Space, y_space: Space) -> None:
+    """Refuse a table of other columns.
+
+    Args:
+        table: the table.
+        x_space: the columns of x that the mixture was made for.
+        y_space: those of y.
+
+    Raises:
+        GenoptError: if the names differ.
+    """
+    for what, mine, given in (("x", x_space, table.x_space), ("y", y_space, table.y_space)):
+        if mine.names != given.names:
+            raise GenoptError(
+                f"the table's {what} columns are {', '.join(given.names)}; the mixture was "
+                f"made for {', '.join(mine.names)}"
+            )

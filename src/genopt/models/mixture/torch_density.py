@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from genopt.errors import GenoptError
 from genopt.models.mixture.columns import JointColumns
-from genopt.models.mixture.conditioning import Array, factorize
+from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.gmm import GaussianMixture
 from genopt.models.mixture.heldout import Rows
 from genopt.models.mixture.selection import best_gmm
+from genopt.models.mixture.torch_mixture import TorchMixture
 from genopt.space import Space
 
-_LOG_2PI = math.log(2.0 * math.pi)
 _RAREST_CLASS = 1e-3
 _FEWEST_ROWS, _MOST_ROWS = 4, 5000
 # a standard deviation of 3 % of a column's: a penalty is to pull from afar, not to spike at rows
@@ -42,16 +40,7 @@ class TorchDensity:
         self._numbers = list(selection.wanted)
         part = columns.mixture(gmm, selection)
         alive = part.priors > 0
-        priors, means = part.priors[alive] / part.priors.sum(), part.means[alive]
-        lower, whiten = factorize(part.covariances[alive], means, priors)
-        k, p = means.shape
-        center = priors @ means
-        log_scale = np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(1)
-        self._center = torch.from_numpy(center)
-        self._whiten = torch.from_numpy(whiten.transpose(2, 0, 1).reshape(p, k * p).copy())
-        offset = np.einsum("kij,kj->ki", whiten, means - center)
-        self._offset = torch.from_numpy(offset.reshape(k * p))
-        self._log_prior = torch.from_numpy(np.log(priors) - log_scale - 0.5 * p * _LOG_2PI)
+        self._numbers_density = TorchMixture.of(part.priors, part.means, part.covariances)
         full = (gmm.means @ columns.map.T + columns.shift)[alive]
         self._classes: list[tuple[list[int], Tensor]] = []
         for i in columns.x_variables:
@@ -89,10 +78,7 @@ class TorchDensity:
         """
         wide = wide.to(torch.float64)
         home = wide.device
-        centered = wide[..., self._numbers] - self._center.to(home)
-        whitened = centered @ self._whiten.to(home) - self._offset.to(home)
-        squares = whitened.reshape(*whitened.shape[:-1], len(self._log_prior), -1).square().sum(-1)
-        logs = self._log_prior.to(home) - 0.5 * squares
+        logs = self._numbers_density.component_log_prob(wide[..., self._numbers])
         for block, share in self._classes:
             mixed = wide[..., block] @ share.to(home).T
             logs = logs + mixed.clamp_min(1e-12).log()

@@ -7,6 +7,7 @@ heads themselves know, is the spread that a search can stay away from.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from genopt.models.multitask.stacking import (
     draw_designs,
     stack_parameters,
 )
+from genopt.models.multitask.task_metrics import label_counts
 from genopt.models.options import FitOptions
 
 _CHUNK = 65_536
@@ -205,6 +207,8 @@ class MultiTaskEnsemble(EnsembleAnswers):
         options: FitOptions,
     ) -> None:
         self._watch = []
+        counts = label_counts(train[1], self.label_widths)
+        trained = [name for name in self.counted_heads if int(counts[name])]
         best = [BestMembers(self), *options.callbacks]
         super()._fit(train, held, epochs, batch_size, replace(options, callbacks=best))
         with self.evaluating(), torch.no_grad():
@@ -212,7 +216,13 @@ class MultiTaskEnsemble(EnsembleAnswers):
             spread = latent.std(1, unbiased=False).square().mean(-1).sqrt()
             self.latent_scales.copy_(spread.clamp_min(1e-6))
         if self.hparams["calibrate"]:
-            calibrate(self, *held)
+            few = [name for name in calibrate(self, *held) if name in trained]
+            if few:
+                warnings.warn(
+                    f"too few validation labels to calibrate the spread of {', '.join(few)}: it is "
+                    "likely to be far too small",
+                    stacklevel=4,
+                )
 
     # -- members and files -------------------------------------------------------------------------
     def member(self, index: int) -> FlexibleMultiTaskModel:

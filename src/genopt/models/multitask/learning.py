@@ -63,6 +63,7 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
     conservative: ConservativePenalty | None = None
     _plan: _Plan | None = None
     _watched: _Watched | None = None
+    _unlabelled: frozenset[str] = frozenset()
 
     def _set_training(self) -> None:
         """Make balance and conservative term fit the heads; what was learned of those is kept."""
@@ -80,8 +81,15 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
     # -- losses ------------------------------------------------------------------------------------
     @property
     def counted_heads(self) -> tuple[str, ...]:
-        """The heads whose losses count: those of `trained_heads` with a weight, in order."""
-        return tuple(name for name in self.trained_heads if self.task_weights[name])
+        """The heads whose losses count: those of `trained_heads` with a weight, in order.
+
+        A fit leaves out heads that it has no label for: weight decay would wear them off.
+        """
+        return tuple(
+            name
+            for name in self.trained_heads
+            if self.task_weights[name] and name not in self._unlabelled
+        )
 
     def task_losses(self, latent: Tensor, targets: Tensor, features: Tensor) -> Tensor:
         """The losses of all heads that count, alike heads in one computation.
@@ -323,10 +331,13 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
             self.encoder.scaler.learn_designs(x)
             learn_scales(self.heads, self.label_widths, x, labels)
             self.fitted.fill_(True)
-        if not self.counted_heads or not any(p.requires_grad for p in self.parameters()):
+        counts = label_counts(labels, self.label_widths)
+        unlabelled = frozenset(name for name, count in counts.items() if not int(count))
+        learning = {*self.counted_heads} - unlabelled
+        if not learning or not any(p.requires_grad for p in self.parameters()):
             raise GenoptError(
-                "nothing to train: every head is disabled, frozen or of weight 0; see enable_heads "
-                "and unfreeze"
+                "nothing to train: every head is disabled, frozen, of weight 0 or without a label; "
+                "see enable_heads and unfreeze"
             )
         tensors = [
             (self.features(rows), scaled_labels(self.heads, self.label_widths, values))
@@ -339,6 +350,7 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
         self._watched = _Watched(rows=held if len(held[0]) else None)
         if self.conservative is not None:
             self.conservative.learn_bounds(self.x_space, self.scaler)
+        self._unlabelled = unlabelled
         try:
             fit(
                 self,
@@ -351,6 +363,7 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
             )
         finally:
             self._plan = self._watched = None
+            self._unlabelled = frozenset()
         with torch.no_grad():
             latent = self.encoder(x[:_CHUNK].to(self.device))[1]
             self.latent_scale.copy_(

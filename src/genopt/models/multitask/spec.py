@@ -86,7 +86,7 @@ def head_specs(heads: Heads, y_space: Space | None) -> dict[str, dict[str, Any]]
             raise GenoptError(f"head {name!r}: a head's name must not be empty or 'encoder'")
         full[name] = normalise(spec, HEADS, f"head {name!r}")
         if kind_of(full[name]) == "class" and y_space is not None and name in y_space:
-            full[name].setdefault("num_classes", len(y_space[name].labels))
+            full[name].setdefault("num_classes", _classes(y_space[name]))
     if options:
         if y_space is None:
             raise GenoptError("heads=auto needs the Space of y: use for_spaces(x_space, y_space)")
@@ -138,8 +138,18 @@ def _auto_spec(v: Variable, auto: Mapping[str, Any]) -> dict[str, Any]:
     kind = spec.get("kind")
     spec = {**spec, **dict(auto.get(str(kind)) or {}), **spec}
     if v.labels:
-        spec["num_classes"] = len(v.labels)
+        spec["num_classes"] = _classes(v)
     return normalise(spec, HEADS, f"head {v.name!r}")
+
+
+def _classes(v: Variable) -> int:
+    """The number of classes of a column; one class alone is refused."""
+    if len(v.labels) == 1:
+        raise GenoptError(
+            f"y column {v.name!r} holds one class only, {v.labels[0]!r}: there is nothing to "
+            "classify. Leave the column out, or list all its classes as its labels"
+        )
+    return len(v.labels)
 
 
 def head_weights(
