@@ -152,7 +152,8 @@ def verdict(
         parts.append(f"{round(share * count)} of {count} designs reach the goal ({basis})")
     if verified:
         parts.append(
-            f"verified by the simulator: best loss {scores['verified/best_loss']:.3g}, median "
+            f"verified by the simulator: best loss {scores['verified/best_loss']:.3g}"
+            f"{' in the mean of the goals' if goal.batched else ''}, median of all designs "
             f"{scores['verified/median_loss']:.3g}"
         )
         ties = bool((candidates.loss == candidates.loss[:, :1]).all())
