@@ -334,7 +334,7 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
         counts = label_counts(labels, self.label_widths)
         unlabelled = frozenset(name for name, count in counts.items() if not int(count))
         learning = {*self.counted_heads} - unlabelled
-        if not learning or not any(p.requires_grad for p in self.parameters()):
+        if not learning:
             raise GenoptError(
                 "nothing to train: every head is disabled, frozen, of weight 0 or without a label; "
                 "see enable_heads and unfreeze"
