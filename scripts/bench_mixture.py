@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "mixture.md"
-SECTIONS = ("speed", "gaps", "failures", "posteriors")
+SECTIONS = ("speed", "gaps", "failures", "wide", "posteriors", "problems")
 TITLE = """# The mixture engine, measured
 
 Written by `python scripts/bench_mixture.py --write`; times are CPU seconds on one thread. What was

@@ -70,7 +70,8 @@ Their components sit on a handful of training rows there: designs stay close to 
 shortens the round trip, and the held-out density is tens to thousands of nats lower. On noiseless
 simulators with few rows (plug_flow) `criterion=aic` follows the curve more closely. `conditional`
 chooses much as `heldout` does, but has no reason to resolve the density of the outputs, which
-`ood_score` needs.
+`ood_score` needs. AIC overfits noisy tables (absolute_value): use it where the simulator has no
+noise.
 """
 # problem, rows, largest number of components
 CASES: list[tuple[Callable[[], Problem], int | None, int]] = [

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import chi2, norm
 
 from genopt import GaussianMixture
+from genopt.models.mixture.gaussian import Gaussian
 from mixture.tools import table, version
 
 
@@ -90,16 +91,41 @@ def section() -> str:
         lambda g: ", ".join(map(number, g.condition([0], [[1e155]]).priors)),
         [0.5, 0.5], [[0.0, 0.0], [0.0, 0.0]], [eye, 4 * eye],
     )  # fmt: skip
-    for d, variance in ((2, 1.0), (1, 4.0)):
+    whole = [
+        ("the mixture", lambda g: g),
+        ("its Gaussian, to_mvn", lambda g: g.to_mvn()),
+        ("a component of a conditional", lambda g: g.condition([0], [[0.0]]).extract_mvn(0)),
+    ]
+
+    def share_inside(law: Any, points: Any) -> str:
+        # gmr takes one point at a time
+        if isinstance(law, GaussianMixture | Gaussian):
+            return number(law.is_in_confidence_region(points, 0.6827).mean())
+        return number(np.mean([law.is_in_confidence_region(x, 0.6827) for x in points]))
+
+    for d, variance in ((1, 4.0), (2, 1.0), (3, 1.0), (5, 1.0)):
         draws = np.random.default_rng(0).normal(size=(2000, d)) * math.sqrt(variance)
         exact = (np.square(draws).sum(1) / variance <= chi2(d).ppf(0.6827)).mean()
+        for whose, of in whole:
+            # the conditional of the first column, which is independent, has one column less
+            p = d + ("conditional" in whose)
+            show(
+                f"{whose}: share of draws in the 68.27 % region, d {d}, variance {variance:g}",
+                number(exact),
+                lambda g, draws=draws, of=of: share_inside(of(g), draws),
+                [1.0], [np.zeros(p)], [variance * np.eye(p)],
+            )  # fmt: skip
+    for d in (1, 2):
+        # squared distances of draws, whose mean is known in closed form
+        limit = chi2(d).ppf(0.5)
+        exact = d * chi2(d + 2).cdf(limit) / 0.5
         show(
-            f"share of draws in the 68.27 % region, d {d}, variance {variance:g}",
+            f"draws in the 50 % region of to_mvn, d {d}: their mean squared distance in deviations",
             number(exact),
-            lambda g, draws=draws: number(
-                np.mean([g.is_in_confidence_region(x, 0.6827) for x in draws])
+            lambda g: number(
+                np.square(g.to_mvn().sample_confidence_region(400, 0.5)).sum(1).mean() / 4.0
             ),
-            [1.0], [np.zeros(d)], [variance * np.eye(d)],
+            [1.0], [np.zeros(d)], [4.0 * np.eye(d)],
         )  # fmt: skip
 
     def leaks(kind: Any) -> str:

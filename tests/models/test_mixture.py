@@ -55,6 +55,24 @@ def linear():
 
 
 @pytest.fixture(scope="module")
+def averages():
+    """Noisy points of a circle: one mixture of eight components, and the average of three."""
+
+    def circle(n, seed):
+        rng = np.random.default_rng(seed)
+        angle = rng.uniform(0.0, 2.0 * np.pi, n)
+        points = np.stack([np.cos(angle), np.sin(angle)]) + rng.normal(0.0, 0.03, (2, n))
+        return [torch.from_numpy(column[:, None]) for column in points]
+
+    def fitted(members):
+        spaces = Space.of(x=(-1.5, 1.5)), Space.of(y=(-1.5, 1.5))
+        size = {"max_components": 8, "min_components": 8, "criterion": "bic"}
+        return Mixture(*spaces, members=members, **size).fit(*circle(400, 0))
+
+    return fitted(1), fitted(3), circle(2000, 1)
+
+
+@pytest.fixture(scope="module")
 def blend():
     """Three fractions on a simplex, an integer and a class; y from all of them."""
     rng = np.random.default_rng(0)
@@ -183,6 +201,39 @@ class TestFarAway:
         assert scores[1] > 1.0 > scores[[0, 2]].max()
 
 
+class TestCalibrationOfTheScore:
+    """Fresh rows of the law that the training rows came from."""
+
+    @staticmethod
+    def law(n, seed):
+        """A designless mixture of two Gaussians in y; x knows nothing of it."""
+        rng = torch.Generator().manual_seed(seed)
+        x, y = (torch.randn(n, d, generator=rng, dtype=torch.float64) for d in (1, 2))
+        shifted = 0.5 * y + rows(3.0, 1.0)
+        second = torch.rand(n, 1, generator=rng, dtype=torch.float64) < 0.3
+        return x, torch.where(second, shifted, y @ rows([1.0, 0.8], [0.0, 0.6]))
+
+    @pytest.mark.parametrize("columns", [[0, 1], [0]])
+    def test_the_share_above_a_score_is_the_one_that_is_claimed(self, columns):
+        n, fits, fresh = 200, 8, self.law(20_000, 999)[1]
+        free = [k for k in (0, 1) if k not in columns]
+        fresh[:, free] = NAN
+        scores = []
+        for seed in range(fits):
+            model = Mixture(
+                wide("a"), wide("pq"), max_components=2, min_components=2, criterion="bic"
+            )
+            scores.append(model.fit(*self.law(n, seed)).ood_score(fresh))
+        above = torch.stack(scores)
+        # one in N rows is as unusual as the most unusual of N: that share of one table scatters
+        # like an exponential variable, that of eight tables by a third
+        share = float((above > 1.0).double().mean())
+        assert 0.3 / n < share < 2.5 / n
+        # at half the score the tail is N^-1/2
+        half = float((above > 0.5).double().mean())
+        assert half == pytest.approx(n**-0.5, rel=0.25)
+
+
 class TestKnownAnswers:
     def test_both_branches_of_the_absolute_value(self):
         rng = np.random.default_rng(1)
@@ -211,6 +262,26 @@ class TestKnownAnswers:
         shares = torch.bincount(nearest.argmin(1), minlength=3) / 3000
         # 1 / |dr/dz| at the roots for a uniform z
         assert (shares - torch.tensor([0.4402, 0.5, 0.0598])).abs().sum() / 2 < 0.08
+
+
+class TestMembers:
+    def test_an_average_is_nearer_to_the_truth(self, averages):
+        one, three, (x, y) = averages
+        assert three.gmm.n_components == 3 * one.gmm.n_components
+        assert three.log_prob(x, y).mean() > one.log_prob(x, y).mean() + 0.01
+
+    def test_a_saved_average_goes_on_as_one(self, averages, tmp_path):
+        _, three, (x, y) = averages
+        again = Mixture.load(three.save(tmp_path / "average.pt"))
+        assert again.selection.n_components == three.selection.n_components == 8
+        torch.testing.assert_close(again.log_prob(x, y), three.log_prob(x, y))
+        more = again.fit(x, y, warm_start=True)
+        assert (more.selection.n_components, more.gmm.n_components) == (8, 24)
+        np.testing.assert_allclose(more.gmm.priors.reshape(3, 8).sum(1), 1.0 / 3.0)
+
+    def test_none_is_one_clear_error(self):
+        with pytest.raises(GenoptError, match="members=0 must be at least 1"):
+            Mixture(wide("a"), wide("b"), members=0)
 
 
 class TestSpaces:
@@ -377,7 +448,7 @@ class TestTables:
             (lambda m: m.sample(rows([1.0, 0.0]), 0), "n must be"),
             (lambda m: m.sample(rows([1.0, 5.0]), 3), "class code"),
             (lambda m: m.sample(rows([math.inf, 0.0]), 3), "infinite"),
-            (lambda m: m.sample(rows([1.0, 0.0]), 3, fixed={9: 0.0}), "column 9"),
+            (lambda m: m.sample(rows([1.0, 0.0]), 3, fixed={9: 0.0}), "fixed holds 9"),
             (lambda m: m.sample(rows([1.0, 0.0]), 3, fixed={3: 2.5}), "'count' is not valid"),
             (lambda m: m.sample(rows([1.0, 0.0]), 3, fixed={0: 0.7, 1: 0.7}), "sum of one"),
             (lambda m: m.sample(rows([1.0, 0.0]), 3, fixed={0: rows(0.1, 0.2)}), "expected 1"),

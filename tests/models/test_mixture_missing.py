@@ -15,8 +15,9 @@ from sklearn.mixture import GaussianMixture as ScikitMixture
 from genopt.errors import GenoptError
 from genopt.models.mixture import Mixture, best_gmm
 from genopt.models.mixture.columns import JointColumns
-from genopt.models.mixture.em import Components, EmOptions, GappyRows, expectation_maximization
+from genopt.models.mixture.em import Components, EmOptions, expectation_maximization
 from genopt.models.mixture.fitting import Fitter
+from genopt.models.mixture.gappy import GappyRows
 from genopt.models.mixture.heldout import log_density
 from genopt.space import Space, Variable
 
@@ -84,7 +85,7 @@ class TestEm:
     def test_filled_entries_are_conditional_means(self):
         rows, holes = gappy(1)
         mixture = components(2, k=1)
-        filled = GappyRows(holes).filled(mixture)
+        filled = GappyRows(holes).expected(mixture)[0]
         known = np.isfinite(holes)
         np.testing.assert_allclose(filled[known], rows[known], atol=1e-12)
         precision = np.linalg.inv(mixture.covariances[0])

@@ -132,7 +132,7 @@ def test_a_dead_component_is_left_out():
     [
         (lambda t: t.log_prob(torch.zeros(3)), r"expected \(\.\.\., 4\)"),
         (lambda t: t.condition([4], torch.zeros(1)), "between 0 and 3"),
-        (lambda t: t.condition([0, 0], torch.zeros(2)), "different numbers"),
+        (lambda t: t.condition([0, 0], torch.zeros(2)), "a column twice"),
         (lambda t: t.condition([0], torch.zeros(2)), r"expected \(\.\.\., 1\)"),
     ],
 )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,11 +40,11 @@ class MixtureValidation:
     """
 
     y_space: Space
-    y: Tensor
-    predicted: Tensor
-    designs: Tensor
-    returned: Tensor
-    round_trip: Tensor
+    y: Tensor = field(repr=False)
+    predicted: Tensor = field(repr=False)
+    designs: Tensor = field(repr=False)
+    returned: Tensor = field(repr=False)
+    round_trip: Tensor = field(repr=False)
     scores: dict[str, float]
 
     def plot(self, title: str = "") -> Figure:
@@ -84,7 +85,8 @@ def validate_gmm(
         Predictions, round trips and their scores.
 
     Raises:
-        GenoptError: if shapes do not fit, ``draws`` is not positive or there are not two rows.
+        GenoptError: if shapes do not fit, ``draws`` is not positive, or there are not two rows
+            or no outputs.
 
     Example:
         >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]
@@ -101,6 +103,8 @@ def validate_gmm(
             f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; expected (N, P) and (N, K) with "
             "the same N of at least 2"
         )
+    if bool(y.isnan().all()):
+        raise GenoptError("y holds no outputs to validate against: all entries are missing")
     if isinstance(model, Mixture):
         ways = _Ways.of_model(model, x, y, draws, seed)
     else:
@@ -209,15 +213,17 @@ def estimate_sample_size(dimensions: int, components: int, *, loss: float = 0.05
         Number of rows.
 
     Raises:
-        GenoptError: if an argument is not positive.
+        GenoptError: if an argument is not positive or a number of columns or components not whole.
 
     Example:
         >>> estimate_sample_size(10, 20)
         13190
     """
-    if dimensions < 1 or components < 1 or not loss > 0:
+    counted = all(isinstance(n, numbers.Integral) and n > 0 for n in (dimensions, components))
+    if not counted or not loss > 0:
         raise GenoptError(
-            f"dimensions={dimensions}, components={components} and loss={loss} must be positive"
+            f"dimensions={dimensions} and components={components} must be whole numbers, and they "
+            f"and loss={loss} positive"
         )
     parameters = components * (1 + dimensions + dimensions * (dimensions + 1) // 2) - 1
     # rounded first: 0.05 has no exact binary form

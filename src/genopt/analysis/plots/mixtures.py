@@ -27,6 +27,7 @@ _WIDTHS = 4.0
 _VISIBLE_SHARE = 1e-3
 # grey is for rows
 _COLORS = tuple(color for color in PALETTE if color != GREY)
+_MANY_COLORS = "tab20"
 
 
 def plot_ellipses(
@@ -45,7 +46,7 @@ def plot_ellipses(
         gmm: the mixture.
         rows: rows it was fitted to (N, p); NaN where missing.
         pairs: the two columns of each panel, by number or name.
-        names: column names (p,), such as ``model.columns.fitted_names``.
+        names: column names (p,); None for the mixture's own.
         title: title of the figure.
 
     Returns:
@@ -57,8 +58,9 @@ def plot_ellipses(
     """
     from matplotlib.patches import Ellipse
 
-    points, labels = _rows(rows, gmm.dim), _labels(names, gmm.dim)
+    points, labels = _rows(rows, gmm.dim), _labels(names, gmm)
     chosen = [(_column(a, labels), _column(b, labels)) for a, b in pairs]
+    colors = _colors(gmm.n_components)
     figure, grid = panels(len(chosen), title=title)
     for axes, columns in zip(grid, chosen, strict=True):
         part = gmm.marginal(list(columns))
@@ -72,7 +74,7 @@ def plot_ellipses(
                 continue
             values, vectors = np.linalg.eigh(covariance)
             angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1]))
-            color = _COLORS[j % len(_COLORS)]
+            color = colors[j]
             for level in _LEVELS:
                 # chi-square with two degrees of freedom
                 radius = math.sqrt(-2.0 * math.log1p(-level))
@@ -97,7 +99,7 @@ def plot_conditional_density(
 
     Args:
         conditional: the mixture over the m free columns, of ``condition``.
-        names: their names (m,).
+        names: their names (m,); None for the mixture's own.
         modes: modes to mark (M, m).
         bounds: ends of each column's axis; None for where the density is.
         title: title of the figure.
@@ -109,7 +111,7 @@ def plot_conditional_density(
         GenoptError: if names, modes or bounds do not fit the columns.
     """
     m = conditional.dim
-    labels = _labels(names, m)
+    labels = _labels(names, conditional)
     marks = np.empty((0, m)) if modes is None else np.asarray(modes, dtype=np.float64)
     if marks.ndim != 2 or marks.shape[1] != m:
         raise GenoptError(f"modes has shape {marks.shape}; expected (M, {m})")
@@ -174,7 +176,7 @@ def plot_responsibilities(
         gmm: the mixture.
         rows: complete rows (N, p).
         pair: the two columns of the left panel, by number or name.
-        names: column names (p,).
+        names: column names (p,); None for the mixture's own.
         title: title of the figure.
 
     Returns:
@@ -184,21 +186,23 @@ def plot_responsibilities(
         GenoptError: if the rows have other columns than the mixture.
         UnknownNameError: if a column does not exist.
     """
-    labels = _labels(names, gmm.dim)
+    from matplotlib.ticker import MaxNLocator
+
+    labels = _labels(names, gmm)
     columns = [_column(c, labels) for c in pair]
     points = _rows(rows, gmm.dim)[:_MOST_ROWS]
     shares = gmm.to_responsibilities(points)
     owner, surest = shares.argmax(1), shares.max(1)
     figure, (left, right) = panels(2, title=title)
+    colors = _colors(gmm.n_components)
     for j in np.unique(owner):
         mine = owner == j
-        color = _COLORS[j % len(_COLORS)]
         # from chance (pale) to certainty (full)
         alpha = 0.15 + 0.85 * (surest[mine] * gmm.n_components - 1.0).clip(0.0) / max(
             gmm.n_components - 1, 1
         )
         spots = points[mine][:, columns]
-        left.scatter(spots[:, 0], spots[:, 1], s=9, color=color, alpha=alpha, linewidths=0)
+        left.scatter(spots[:, 0], spots[:, 1], s=9, color=colors[j], alpha=alpha, linewidths=0)
     left.set(xlabel=labels[columns[0]], ylabel=labels[columns[1]])
     order = np.lexsort((-surest, owner))
     picture = right.imshow(
@@ -211,11 +215,22 @@ def plot_responsibilities(
         extent=(-0.5, gmm.n_components - 0.5, len(points), 0),
     )
     right.grid(False)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="component", ylabel="row, ordered")
     bar = figure.colorbar(picture, ax=right, fraction=0.05)
     bar.set_label("responsibility", fontsize=8, color=INK)
     bar.ax.tick_params(labelsize=7, colors=INK)
     return figure
+
+
+def _colors(count: int) -> list[Any]:
+    """A colour for each component; beyond twenty they come again."""
+    from matplotlib import colormaps
+
+    if count <= len(_COLORS):
+        return list(_COLORS[:count])
+    many = colormaps[_MANY_COLORS]
+    return [many(j % many.N) for j in range(count)]
 
 
 def _line(part: GaussianMixture, low: float, high: float) -> Array:
@@ -243,8 +258,10 @@ def _rows(rows: ArrayLike, width: int) -> Array:
     return points
 
 
-def _labels(names: Sequence[str] | None, width: int) -> list[str]:
-    labels = [f"column {i}" for i in range(width)] if names is None else [str(n) for n in names]
+def _labels(names: Sequence[str] | None, gmm: GaussianMixture) -> list[str]:
+    width = gmm.dim
+    given = gmm.names if names is None else names
+    labels = [f"column {i}" for i in range(width)] if given is None else [str(n) for n in given]
     if len(labels) != width:
         raise GenoptError(f"names has {len(labels)} entries; the mixture has {width} columns")
     return labels

@@ -53,7 +53,8 @@ class AffineColumns:
             Its marginal.
         """
         block = components.covariances[:, self.basis][:, :, self.basis]
-        return Components(components.weights, components.means[:, self.basis], block)
+        loadings = None if components.loadings is None else components.loadings[:, self.basis]
+        return Components(components.weights, components.means[:, self.basis], block, loadings)
 
     def expanded(self, components: Components) -> Components:
         """The mixture of all columns.
@@ -71,7 +72,10 @@ class AffineColumns:
         covariances = every @ components.covariances @ every.T
         covariances = 0.5 * (covariances + covariances.transpose(0, 2, 1))
         covariances[:, self.dependent, self.dependent] += self.variance
-        return Components(components.weights, components.means @ every.T + shift, covariances)
+        loadings = None if components.loadings is None else every @ components.loadings
+        return Components(
+            components.weights, components.means @ every.T + shift, covariances, loadings
+        )
 
     def log_density(self, scaled: Array) -> Array:
         """Log density of the dependent columns given the basis.

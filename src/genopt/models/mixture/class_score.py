@@ -1,6 +1,11 @@
-"""Held-out density with the probability of classes instead of that of one-hot blocks."""
+"""What the held-out criteria of a `Mixture` measure, in the words of `best_gmm`.
+
+Classes count by their probability instead of the density of their one-hot blocks.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,3 +40,28 @@ def class_score(columns: JointColumns, rows: UsableRows, y: Tensor, *, given: bo
         return logs
 
     return score
+
+
+def criterion_options(
+    criterion: str, columns: JointColumns, rows: UsableRows, y: Tensor
+) -> dict[str, Any]:
+    """The criterion of a `Mixture` as options of `best_gmm`.
+
+    Args:
+        criterion: ``heldout``, ``conditional``, ``bic`` or ``aic``.
+        columns: the joint columns.
+        rows: the rows in the modelled columns.
+        y: the same properties in all columns of the y Space (N, K).
+
+    Returns:
+        The criterion and, where it needs them, the given columns or a score.
+    """
+    if criterion not in ("heldout", "conditional"):
+        return {"criterion": criterion}
+    options: dict[str, Any] = {"criterion": "heldout"}
+    given = criterion == "conditional"
+    if any(variable.labels for variable in columns.variables):
+        options["score"] = class_score(columns, rows, y, given=given)
+    elif given:
+        options["given"] = columns.fitted_y
+    return options

@@ -82,13 +82,18 @@ class JointColumns:
         return tuple(range(self.x_dim, len(self.variables)))
 
     @property
-    def fitted_names(self) -> list[str]:
-        """Names of the fitted columns, for messages."""
+    def names(self) -> list[str]:
+        """Names of the full columns, ``column=label`` in a one-hot block."""
         names = [""] * self.width
         for block, v in zip(self.blocks, self.variables, strict=True):
             for j, column in enumerate(block):
                 names[column] = f"{v.name}={v.labels[j]}" if v.labels else v.name
-        return [names[i] for i in self.fitted]
+        return names
+
+    @property
+    def fitted_names(self) -> list[str]:
+        """Names of the fitted columns."""
+        return [self.names[i] for i in self.fitted]
 
     def full(self, values: Tensor, variables: tuple[int, ...]) -> Tensor:
         """Raw values of some variables as full columns, differentiable for numbers.
@@ -198,6 +203,7 @@ class JointColumns:
             gmm.means @ part.T + self.shift[rows],
             part @ gmm.covariances @ part.T,
             random_state=gmm.random_state,
+            names=[self.names[i] for i in rows],
         )
 
     def restore(self, selection: Selection, given: Array, wanted: Array) -> Array:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from genopt.errors import GenoptError
-from genopt.models.mixture.conditioning import LOWEST, Array, log_mixture
+from genopt.models.mixture.conditioning import LOWEST, Array, Conditioner, log_mixture
 from genopt.models.mixture.modes_search import ConditionalModes, find_modes
+from genopt.models.mixture.names import one_column
 from genopt.models.mixture.quantiles import mixture_cdf, mixture_quantiles
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class ConditionalBatch:
         lower: Cholesky factors of ``covariances`` (k, m, m).
         whiten: inverses of ``lower`` (k, m, m).
         random_state: generator of ``sample`` where no seed is given.
+        names: names of the m free columns; None where they have none.
     """
 
     weights: Array
@@ -43,6 +45,46 @@ class ConditionalBatch:
     lower: Array = field(repr=False)
     whiten: Array = field(repr=False)
     random_state: np.random.RandomState = field(repr=False)
+    names: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        conditioner: Conditioner,
+        queries: Array,
+        random_state: np.random.RandomState,
+        names: tuple[str, ...] | None = None,
+    ) -> ConditionalBatch:
+        """The conditionals of some queries.
+
+        Args:
+            conditioner: the mixture, factored for the given columns.
+            queries: values of the given columns (C, q).
+            random_state: generator of ``sample`` where no seed is given.
+            names: names of the m free columns.
+
+        Returns:
+            The C conditionals.
+        """
+        k, _, m = conditioner.slope.shape
+        n = len(queries)
+        weights, log_weights = np.empty((n, k)), np.empty((n, k))
+        means, log_marginal = np.empty((n, k, m)), np.empty(n)
+        for rows in conditioner.chunks(n):
+            centered = conditioner.centered(queries[rows])
+            weights[rows], log_weights[rows], log_marginal[rows] = conditioner.weigh(centered)
+            means[rows] = conditioner.conditional_means(centered)
+        return cls(
+            weights=weights,
+            log_weights=log_weights,
+            means=means,
+            covariances=conditioner.lower @ conditioner.lower.transpose(0, 2, 1),
+            log_marginal=log_marginal,
+            lower=conditioner.lower,
+            whiten=conditioner.whiten_free,
+            random_state=random_state,
+            names=names,
+        )
 
     def __len__(self) -> int:
         return len(self.weights)
@@ -100,6 +142,7 @@ class ConditionalBatch:
             self.means[c],
             self.covariances,
             random_state=self.random_state,
+            names=self.names,
         )
 
     def sample(self, n: int, seed: Seed = None) -> Array:
@@ -161,12 +204,12 @@ class ConditionalBatch:
             out[rows] = density.reshape(-1, stacked.shape[1])
         return out.reshape(points.shape[:-1])
 
-    def cdf(self, values: ArrayLike, column: int = 0) -> Array:
+    def cdf(self, values: ArrayLike, column: int | str = 0) -> Array:
         """Probability of one free column below some values.
 
         Args:
             values: n values for all queries (n,), or for each (C, n).
-            column: which of the m free columns.
+            column: which of the m free columns, its number among them or its name.
 
         Returns:
             (C, n).
@@ -181,25 +224,23 @@ class ConditionalBatch:
             raise GenoptError(f"values has shape {points.shape}; expected (n,) or ({len(self)}, n)")
         return mixture_cdf(points, *self._column(column))
 
-    def quantile(self, levels: ArrayLike, column: int = 0) -> Array:
+    def quantile(self, levels: ArrayLike, column: int | str = 0) -> Array:
         """Exact quantiles of one free column, by bisection.
 
         Args:
             levels: probabilities, one or (Q,).
-            column: which of the m free columns.
+            column: which of the m free columns, its number among them or its name.
 
         Returns:
             (C, Q).
         """
         return mixture_quantiles(levels, *self._column(column))
 
-    def _column(self, column: int) -> tuple[Array, Array, Array]:
+    def _column(self, column: int | str) -> tuple[Array, Array, Array]:
         """Weights (C, k), means (C, k) and deviations (k,) of one free column."""
-        m = self.means.shape[2]
-        if not -m <= column < m:
-            raise GenoptError(f"column={column} must lie between 0 and {m - 1}")
-        deviations = np.linalg.norm(self.lower[:, column % m], axis=1)
-        return self.weights, self.means[:, :, column], deviations
+        number = one_column(column, self.means.shape[2], self.names)
+        deviations = np.linalg.norm(self.lower[:, number], axis=1)
+        return self.weights, self.means[:, :, number], deviations
 
     def modes(self) -> ConditionalModes:
         """The peaks of each conditional density.

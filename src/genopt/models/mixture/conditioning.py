@@ -221,6 +221,37 @@ class Conditioner:
         whitened -= self.offset
         return log_mixture(whitened.reshape(n, q, self.n_components), self.log_coefficient)
 
+    def posterior(self, x: Array) -> tuple[Array, Array, Array]:
+        """Posterior weights of the components for any number of queries.
+
+        Args:
+            x: queries (C, q).
+
+        Returns:
+            Weights (C, k), their logs (C, k) and the log density of the queries (C,).
+        """
+        n, k = len(x), self.n_components
+        weights, log_weights, log_density = np.empty((n, k)), np.empty((n, k)), np.empty(n)
+        for rows in self.chunks(n):
+            parts = self.weigh(self.centered(x[rows]))
+            weights[rows], log_weights[rows], log_density[rows] = parts
+        return weights, log_weights, log_density
+
+    def predict(self, x: Array) -> Array:
+        """Means of the conditional mixtures of any number of queries.
+
+        Args:
+            x: queries (C, q).
+
+        Returns:
+            (C, m).
+        """
+        out = np.empty((len(x), self.slope.shape[2]))
+        for rows in self.chunks(len(x)):
+            centered = self.centered(x[rows])
+            out[rows] = self.mean(centered, self.weigh(centered)[0])
+        return out
+
     def conditional_means(self, centered: Array) -> Array:
         """Conditional mean of every component.
 

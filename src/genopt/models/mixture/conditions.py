@@ -10,6 +10,8 @@ from torch import Tensor
 
 from genopt.errors import GenoptError
 from genopt.models.mixture.columns import JointColumns
+from genopt.models.mixture.given import values_of
+from genopt.models.mixture.names import column_numbers
 from genopt.space import Space
 
 
@@ -95,12 +97,13 @@ def known_values(y: Tensor, known: tuple[int, ...], columns: JointColumns) -> Te
 
 
 def held_values(
-    fixed: Mapping[int, Tensor | float], count: int, x_space: Space
+    fixed: Mapping[int, Any] | Mapping[str, Any], count: int, x_space: Space
 ) -> dict[int, Tensor]:
     """Held x columns, one value for each condition.
 
     Args:
-        fixed: one number or (C,) numbers for each held column.
+        fixed: one value or (C,) values for each held column, given by number or name; a class by
+            label or code.
         count: number of conditions C.
         x_space: the columns of x.
 
@@ -108,14 +111,14 @@ def held_values(
         (C,) values of each held column, in ascending order of column.
 
     Raises:
-        GenoptError: if a column does not exist or a value is not valid in the x Space.
+        GenoptError: if a column does not exist or is named twice, or a value is not valid in the x
+            Space.
     """
     held = {}
-    for i, value in sorted(fixed.items()):
-        if not 0 <= i < x_space.dim:
-            raise GenoptError(f"fixed names column {i}; x has columns 0 to {x_space.dim - 1}")
+    listed = column_numbers(list(fixed), x_space.dim, x_space.names, "fixed")
+    for i, value in sorted(zip(listed, fixed.values(), strict=True), key=lambda pair: pair[0]):
         variable = x_space.variables[i]
-        numbers = as_numbers(value, f"fixed value of {variable.name!r}").reshape(-1)
+        numbers = values_of(value, variable, "fixed value of ")
         if len(numbers) not in (1, count):
             raise GenoptError(
                 f"fixed value of {variable.name!r} has {len(numbers)} entries; expected 1 or "

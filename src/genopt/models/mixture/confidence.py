@@ -14,7 +14,7 @@ from scipy.stats import chi2
 
 from genopt.errors import GenoptError
 from genopt.models.mixture.conditionals import Seed, generator_from
-from genopt.models.mixture.conditioning import Array
+from genopt.models.mixture.conditioning import Array, factorize
 
 if TYPE_CHECKING:
     from genopt.models.mixture.gmm import GaussianMixture
@@ -66,6 +66,9 @@ def draw_in_region(gmm: GaussianMixture, n: int, alpha: float, seed: Seed) -> Ar
     """
     threshold = log_density_threshold(gmm, alpha)
     rng = generator_from(seed)
+    alive = np.flatnonzero(gmm.priors > 0)
+    if len(alive) == 1 and alpha > 0.0:
+        return _draw_in_ellipsoid(gmm.means[alive[0]], gmm.covariances[alive[0]], n, alpha, rng)
     kept: list[Array] = []
     missing = n
     for _ in range(_ROUNDS):
@@ -78,3 +81,15 @@ def draw_in_region(gmm: GaussianMixture, n: int, alpha: float, seed: Seed) -> Ar
     if missing > 0:
         raise GenoptError(f"hardly any draw lies in the region of alpha={alpha}: take a larger one")
     return np.concatenate(kept) if kept else np.empty((0, gmm.dim))
+
+
+def _draw_in_ellipsoid(
+    mean: Array, covariance: Array, n: int, alpha: float, rng: np.random.Generator
+) -> Array:
+    """Draws (n, p) of one Gaussian: a direction, and a radius from the truncated chi-square law."""
+    p = len(mean)
+    factor = factorize(covariance[None], mean[None], np.ones(1))[0][0]
+    direction = rng.standard_normal((n, p))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    radius = np.sqrt(chi2(p).ppf(alpha * rng.random(n)))
+    return np.asarray(mean + (radius[:, None] * direction) @ factor.T)

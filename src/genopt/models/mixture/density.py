@@ -82,30 +82,62 @@ class JointDensity:
         out = y.new_empty(len(y))
         for rows, known in patterns(y, self.columns):
             values = known_values(y[rows], known, self.columns)
-            out[rows] = self._log_prob(x[rows], values, known)
+            designs = x[rows][:, None]
+            out[rows] = self.log_conditional(designs, self.columns.x_variables, values, known)[:, 0]
         return out
 
-    def _log_prob(self, x: Tensor, values: Tensor, known: tuple[int, ...]) -> Tensor:
-        everything = self.columns.x_variables
-        classes = [i for i in everything if self.columns.variables[i].labels]
-        batch, selection, _ = self.conditional(values, known, everything)
-        density = torch.from_numpy(batch.log_prob(self._pick(x, everything, selection.wanted)))
+    def log_conditional(
+        self,
+        points: Tensor,
+        wanted: tuple[int, ...],
+        values: Tensor,
+        given: tuple[int, ...],
+    ) -> Tensor:
+        """Log density of the wanted variables at n points for each query.
+
+        The density of the numbers times the probability of the classes given the numbers.
+
+        Args:
+            points: raw values of the wanted variables (C, n, U).
+            wanted: the wanted variables; all others are integrated out.
+            values: raw values of the given variables (C, V).
+            given: the given variables.
+
+        Returns:
+            (C, n).
+        """
+        classes = [position for position, i in enumerate(wanted) if self._labels(i)]
+        batch, selection, _ = self.conditional(values, given, wanted)
+        density = self._log_prob(batch, points, wanted, selection)
         if not classes:
             return density
         total = torch.full_like(density, -math.inf)
-        labels = [range(len(self.columns.variables[i].labels)) for i in classes]
+        labels = [range(len(self._labels(wanted[position]))) for position in classes]
         for codes in itertools.product(*labels):
-            other = x.clone()
-            other[:, classes] = torch.tensor(codes, dtype=x.dtype)
-            relaxed = batch.log_prob(self._pick(other, everything, selection.wanted))
-            total = torch.logaddexp(total, torch.from_numpy(relaxed))
+            other = points.clone()
+            other[..., classes] = torch.tensor(codes, dtype=points.dtype)
+            total = torch.logaddexp(total, self._log_prob(batch, other, wanted, selection))
         density = density - total
-        numbers = tuple(i for i in everything if i not in classes)
+        numbers = [position for position in range(len(wanted)) if position not in classes]
         if numbers:
-            batch, selection, _ = self.conditional(values, known, numbers)
-            points = self._pick(x[:, list(numbers)], numbers, selection.wanted)
-            density = density + torch.from_numpy(batch.log_prob(points))
+            kept = tuple(wanted[position] for position in numbers)
+            batch, selection, _ = self.conditional(values, given, kept)
+            density = density + self._log_prob(batch, points[..., numbers], kept, selection)
         return density
+
+    def _labels(self, variable: int) -> tuple[str, ...]:
+        return self.columns.variables[variable].labels
+
+    def _log_prob(
+        self,
+        batch: ConditionalBatch,
+        points: Tensor,
+        variables: tuple[int, ...],
+        selection: Selection,
+    ) -> Tensor:
+        """Log density (C, n) of raw points (C, n, U), classes as corners of their blocks."""
+        picked = self._pick(points.flatten(0, 1), variables, selection.wanted)
+        return torch.from_numpy(batch.log_prob(picked.reshape(*points.shape[:2], -1)))
 
     def log_joint(self, x: Tensor, y: Tensor) -> Tensor:
         """Log density of designs given the known entries of y, and of the known numbers of y.

@@ -11,25 +11,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from genopt.errors import GenoptError, UnknownNameError
-from genopt.models.mixture.class_score import class_score
+from genopt.models.mixture.answers import Conditionals
+from genopt.models.mixture.class_score import criterion_options
 from genopt.models.mixture.columns import JointColumns
-from genopt.models.mixture.conditions import (
-    as_numbers,
-    conditions,
-    held_values,
-    known_values,
-    patterns,
-)
-from genopt.models.mixture.covariances import KINDS
+from genopt.models.mixture.conditions import as_numbers, conditions, held_values
 from genopt.models.mixture.density import JointDensity
-from genopt.models.mixture.draws import draw_inside, generator_of
+from genopt.models.mixture.designs import draw_designs
+from genopt.models.mixture.draws import generator_of
 from genopt.models.mixture.gmm import GaussianMixture
+from genopt.models.mixture.kinds import check_kind, hint_at_factors
 from genopt.models.mixture.moments import ConditionalMoments
+from genopt.models.mixture.reconstruction import log_lost, lost_by_column
 from genopt.models.mixture.rows import check_columns, usable_rows
 from genopt.models.mixture.selection import CRITERIA, MixtureFit, best_gmm
 from genopt.models.mixture.storage import read, write
@@ -41,7 +37,6 @@ if TYPE_CHECKING:
     from genopt.models.options import FitOptions
 
 logger = logging.getLogger(__name__)
-_HELD_OUT = ("heldout", "conditional")
 
 
 class Mixture:
@@ -71,13 +66,16 @@ class Mixture:
             of a large one.
         patience: larger numbers are not tried after so many that do not improve the criterion;
             None to try all.
-        covariance: ``full``; ``tied``, one for all components; or ``diag``, columns independent
-            within a component. The last two need fewer rows and more components.
+        covariance: ``full``, ``tied``, ``diag``, ``factors`` or ``auto``, as in `best_gmm`.
+        n_factors: rank of the covariances with ``factors``; None to choose it too.
+        members: so many mixtures of the chosen size, each from another start, are averaged, as in
+            `best_gmm`.
         n_init: EM runs for each number of components.
         regularization: variance added to each component, relative to the columns' variances.
         seed: seed of EM, and of draws without a generator.
 
     Raises:
+        GenoptError: if there is no member.
         UnknownNameError: if the criterion or the kind of covariance is unknown.
 
     Example:
@@ -100,6 +98,8 @@ class Mixture:
         folds: int | None = None,
         patience: int | None = 6,
         covariance: str = "full",
+        n_factors: int | None = None,
+        members: int = 1,
         n_init: int = 1,
         regularization: float = 1e-6,
         seed: int = 0,
@@ -107,8 +107,9 @@ class Mixture:
         criteria = (*CRITERIA, "conditional")
         if criterion not in criteria:
             raise UnknownNameError("criterion", criterion, criteria)
-        if covariance not in KINDS:
-            raise UnknownNameError("covariance", covariance, KINDS)
+        check_kind(covariance, n_factors)
+        if members < 1:
+            raise GenoptError(f"members={members} must be at least 1")
         self.x_space = x_space
         self.y_space = y_space
         self.y_columns = None if y_columns is None else [y_space[name].name for name in y_columns]
@@ -120,6 +121,8 @@ class Mixture:
             "folds": folds,
             "patience": patience,
             "covariance": covariance,
+            "n_factors": n_factors,
+            "members": members,
             "n_init": n_init,
             "regularization": regularization,
         }
@@ -155,13 +158,11 @@ class Mixture:
         rows = usable_rows(x, y, self.x_space, self.y_space, last or self.y_columns)
         columns = JointColumns(self.x_space, self.y_space, rows.y_columns)
         options = dict(self._options)
-        if options["criterion"] in _HELD_OUT:
-            given = options["criterion"] == "conditional"
-            if any(v.labels for v in columns.variables):
-                options["score"] = class_score(columns, rows, y, given=given)
-            elif given:
-                options["given"] = columns.fitted_y
-            options["criterion"] = "heldout"
+        if warm_start:
+            fitted = self.selection
+            options |= {"covariance": fitted.covariance, "n_factors": fitted.n_factors}
+        options |= criterion_options(options["criterion"], columns, rows, y)
+        hint_at_factors(options["covariance"], len(rows.x), len(columns.fitted))
         fit = best_gmm(
             columns.fit_rows(rows.x, rows.y),
             names=columns.fitted_names,
@@ -172,6 +173,7 @@ class Mixture:
             **options,
         )
         self._install(fit, columns, rows.y)
+        log_lost(self.reconstruction_error(), fit.n_factors)
         return self
 
     def fit_table(self, table: Table, options: FitOptions) -> None:
@@ -226,7 +228,7 @@ class Mixture:
         n: int,
         generator: torch.Generator | None = None,
         *,
-        fixed: Mapping[int, Tensor | float] | None = None,
+        fixed: Mapping[int, Any] | Mapping[str, Any] | None = None,
     ) -> Tensor:
         """Designs drawn from p(x | y), all conditions of one pattern in one pass.
 
@@ -237,7 +239,8 @@ class Mixture:
             y: conditions (C, K) in raw units; NaN for a free entry.
             n: draws for each condition.
             generator: source of randomness; the seed of the object if None.
-            fixed: values of x columns that are held, one number or (C,) for each column number.
+            fixed: values of x columns that are held, by number or name: one value or (C,) of them,
+                a class by label or code.
 
         Returns:
             Designs (C, n, P), float64, inside the x Space.
@@ -246,47 +249,12 @@ class Mixture:
             GenoptError: if a condition or a fixed value cannot be used.
         """
         y = conditions(y, self.y_space, self.columns)
-        if n < 1:
-            raise GenoptError(f"n must be at least 1, it is {n}")
         held = held_values(fixed or {}, len(y), self.x_space)
         rng = generator_of(generator, self.seed)
-        free = tuple(i for i in self.columns.x_variables if i not in held)
-        out = y.new_empty(len(y), n, self.x_space.dim)
-        outside = 0.0
-        for rows, known in patterns(y, self.columns):
-            values = torch.cat(
-                [*(held[i][rows, None] for i in held), known_values(y[rows], known, self.columns)],
-                1,
-            )
-            out[rows], share = self._draw(values, (*held, *known), free, n, rng)
-            outside += share * len(rows) / len(y)
+        out, outside = draw_designs(self.density, self.x_space, y, held, n, rng)
         if outside:
             logger.info("%.3g %% of the draws left the x Space and were projected", 100 * outside)
         return out
-
-    def _draw(
-        self,
-        values: Tensor,
-        given: tuple[int, ...],
-        free: tuple[int, ...],
-        n: int,
-        rng: np.random.Generator,
-    ) -> tuple[Tensor, float]:
-        """Draws (C, n, P) of conditions with the same known variables, and the projected share."""
-        batch, selection, known = self.density.conditional(values, given, free)
-        fixed = {i: values[:, j] for j, i in enumerate(given) if i < self.columns.x_dim}
-
-        def draw(rows: Tensor) -> Tensor:
-            index = rows.numpy()
-            full = self.columns.restore(
-                selection, known[index, None], batch.take(index).sample(n, rng)
-            )
-            points = self.columns.raw(full, self.columns.x_variables)
-            for i, value in fixed.items():
-                points[..., i] = value[rows, None]
-            return points
-
-        return draw_inside(draw, len(values), self.x_space, fixed)
 
     def log_prob(self, x: Tensor, y: Tensor) -> Tensor:
         """Log density of x given the known entries of y, in raw units.
@@ -319,7 +287,8 @@ class Mixture:
         The measure is the negative log density of the known entries. Inside what was seen the score
         is log(tail) / log(1 / N) with the share ``tail`` of training rows that are at least as
         unusual: 0 for the most typical, 1 for the most unusual row; beyond that it grows with the
-        logarithm of the excess.
+        logarithm of the excess. So of fresh rows of the same law a share of about N^-s scores above
+        s, one in N above 1; of tables with fewer than some 200 rows a few times as many.
 
         Args:
             y: conditions (C, K); NaN for a free entry.
@@ -332,6 +301,25 @@ class Mixture:
     def torch_density(self) -> TorchDensity:
         """The density of designs alone, differentiable: a penalty for searches."""
         return TorchDensity(self.gmm, self.columns)
+
+    # -- anything given anything -------------------------------------------------------------------
+    def condition(
+        self, given: Mapping[str, Any], wanted: Sequence[str] | None = None
+    ) -> Conditionals:
+        """The laws of any columns given any others, all queries at once.
+
+        Args:
+            given: known columns of x and y by name: one value for all queries, or C of them, in raw
+                units, a class by label; None or NaN where a query does not know it.
+            wanted: the columns that are asked for; None for all that some query does not know.
+
+        Returns:
+            The C laws: means, covariances, quantiles, class probabilities, modes, draws, densities.
+
+        Raises:
+            GenoptError: if a column or a value cannot be used; the message names it.
+        """
+        return Conditionals.of(self.density, self.x_space, self.y_space, given, wanted, self.seed)
 
     # -- properties given designs ------------------------------------------------------------------
     def predict_y(self, x: Tensor) -> Tensor:
@@ -356,6 +344,18 @@ class Mixture:
             (..., K); for a class column the probability of another class.
         """
         return self._fitted[2].spread(self.x_space.check(x))
+
+    def reconstruction_error(self, x: Any = None, y: Any = None) -> dict[str, float]:
+        """The share of each column's variance that is lost when factors rebuild rows.
+
+        Args:
+            x: designs (N, P) of other rows; None for those of the fit.
+            y: their properties (N, K); NaN where an entry is missing.
+
+        Returns:
+            Shares by column, one for each class but the last; empty without factors.
+        """
+        return lost_by_column(self.selection, self.columns, x, y)
 
     # -- saved form --------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:

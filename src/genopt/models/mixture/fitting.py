@@ -1,14 +1,12 @@
-"""EM for one number of components.
+"""EM for one number of components, from clusters or from fewer components.
 
-Scikit-learn's runs on complete rows that count alike, our own where entries miss or rows have
-weights. Columns that are exact linear functions of others are left to `AffineColumns`.
+Columns that are exact linear functions of others are left to `AffineColumns`.
 """
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +14,17 @@ from numpy.typing import NDArray
 from genopt.models.mixture.affine import AffineColumns
 from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.covariances import n_parameters
-from genopt.models.mixture.em import (
-    Components,
-    EmOptions,
-    Fitted,
-    GappyRows,
-    expectation_maximization,
-)
+from genopt.models.mixture.em import Components, EmOptions, Fitted, Index, expectation_maximization
+from genopt.models.mixture.observed import ObservedRows, observed_log_prob, smallest_variance
+from genopt.models.mixture.splits import split_components
 
 _SINGLE_THREAD_SIZE = 500_000
 _SINGLE_TOLERANCE = 1e-4
+_EACH_TO_ITS_END = 10
+_HEATS = 15
+_EARLY_STEPS = 10
+# a component cut from fewer rows is likelier than it is right: designs and predictions get worse
+_ROWS_A_PARAMETER = 2
 
 
 class Fitter:
@@ -46,29 +45,29 @@ class Fitter:
         self.weights = np.ones(len(scaled)) if weights is None else weights
         self.affine = affine
         self.complete = bool(np.isfinite(scaled).all())
-        self._alike = bool((self.weights == self.weights[0]).all())
-        # a value that no scaled row reaches stands for a gap
-        distinct = np.unique(np.nan_to_num(scaled, nan=1e300), axis=0)
-        self.most_components = len(distinct)
-        self._single: Fitted | None = None
-        self._filled: Array | None = None
+        self.most_components = _n_distinct(scaled)
+        self._rows: tuple[tuple[int, float, bool], ObservedRows] | None = None
+        self._single: Components | None = None
+        self._filled = scaled
+        self._last: Components | None = None
 
     @property
     def n_rows(self) -> int:
         """Number of rows N."""
         return len(self.scaled)
 
-    def n_parameters(self, n: int, kind: str) -> int:
+    def n_parameters(self, n: int, kind: str, rank: int | None = None) -> int:
         """Number of free parameters.
 
         Args:
             n: number of components.
             kind: of their covariances.
+            rank: number of factors, of the kind that has them.
 
         Returns:
             Those of the mixture and of the linear map.
         """
-        own = n_parameters(n, self.scaled.shape[1], kind)
+        own = n_parameters(n, self.scaled.shape[1], kind, rank)
         return own if self.affine is None else own + self.affine.n_parameters
 
     def log_density(self, rows: NDArray[np.intp], components: Components) -> Array:
@@ -82,9 +81,9 @@ class Fitter:
             (n,).
         """
         if self.affine is None:
-            return GappyRows(self.scaled[rows], len(components.weights)).log_prob(components)
+            return observed_log_prob(self.scaled[rows], components)
         reduced = self.affine.reduced(components)
-        own = GappyRows(self.scaled[rows], len(components.weights)).log_prob(reduced)
+        own = observed_log_prob(self.scaled[rows], reduced)
         return own + self.affine.log_density(self._every[rows])
 
     def without(self, rows: NDArray[np.intp]) -> Fitter:
@@ -102,13 +101,14 @@ class Fitter:
     def fit(self, n: int, options: EmOptions, start: Components | None = None) -> Fitted:
         """EM for n components.
 
-        The start is k-means: on the rows, or on rows whose gaps are filled by the conditional means
-        of one Gaussian.
+        It starts from k-means, on rows whose gaps are filled by the conditional means of one
+        Gaussian, and from the last, smaller mixture where there is one, some components cut in two
+        that have rows enough.
 
         Args:
             n: number of components.
             options: how to run it.
-            start: parameters to start from, in one run.
+            start: parameters to start from instead.
 
         Returns:
             The parameters and their likelihood.
@@ -117,11 +117,12 @@ class Fitter:
 
         if start is not None and self.affine is not None:
             start = self.affine.reduced(start)
-        # scikit-learn's would move a component without weight
-        dead = start is not None and bool((start.weights == 0.0).any())
         with threadpool_limits(1 if self.scaled.size < _SINGLE_THREAD_SIZE else None):
-            run = self._scikit if self.complete and self._alike and not dead else self._own
-            fitted = run(n, options, start)
+            if start is not None:
+                fitted = self._run(start, options)
+            else:
+                fitted = self._likeliest(self._starts(n, options), options)
+                self._last = fitted.components
         if self.affine is None:
             return fitted
         explained = float(self.weights @ self.affine.log_density(self._every))
@@ -131,93 +132,112 @@ class Fitter:
             log_likelihood=fitted.log_likelihood + explained,
         )
 
-    def _scikit(self, n: int, options: EmOptions, start: Components | None) -> Fitted:
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.mixture import GaussianMixture as ScikitMixture
-
-        kind = options.covariance
-        model: Any = ScikitMixture(
-            n,
-            covariance_type=kind,
-            n_init=1 if start is not None else options.n_init,
-            random_state=options.seed,
-            reg_covar=options.regularization,
-            tol=options.tolerance,
-            max_iter=options.max_iterations,
-            weights_init=None if start is None else start.weights,
-            means_init=None if start is None else start.means,
-            precisions_init=None if start is None else _inverses(start, kind),
-        )
-        with warnings.catch_warnings():
-            # reported in MixtureFit.converged and the log
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(self.scaled)
-        covariances = model.covariances_
-        if kind == "tied":
-            covariances = np.repeat(covariances[None], n, axis=0)
-        elif kind == "diag":
-            covariances = covariances[:, :, None] * np.eye(self.scaled.shape[1])
-        components = Components(model.weights_, model.means_, covariances)
-        log_likelihood = float(model.score(self.scaled)) * float(self.weights.sum())
-        return Fitted(components, log_likelihood, bool(model.converged_))
-
-    def _own(self, n: int, options: EmOptions, start: Components | None) -> Fitted:
-        rows = GappyRows(self.scaled, n, self.weights)
-        if start is not None:
-            return expectation_maximization(rows, start, options)
-        single = self._one_gaussian(
-            replace(options, tolerance=_SINGLE_TOLERANCE, covariance="full")
-        )
-        if n == 1:
-            return expectation_maximization(rows, single.components, options)
-        state = np.random.RandomState(options.seed)
-        starts = [
-            self._clustered(rows, n, single.components, state, options)
-            for _ in range(options.n_init)
-        ]
-        runs = [expectation_maximization(rows, each, options) for each in starts]
+    def _likeliest(self, starts: list[Components], options: EmOptions) -> Fitted:
+        """Where EM ends from the best start; of large mixtures only the leader runs to its end."""
+        if len(starts) > 1 and len(starts[0].weights) > _EACH_TO_ITS_END:
+            short = replace(options, max_iterations=min(_HEATS, options.max_iterations))
+            runs = [self._run(each, short) for each in starts]
+            leader = max(runs, key=lambda run: run.log_likelihood)
+            if leader.converged:
+                return leader
+            starts = [leader.components]
+        runs = [self._run(each, options) for each in starts]
         return max(runs, key=lambda run: run.log_likelihood)
 
-    def _one_gaussian(self, options: EmOptions) -> Fitted:
-        """One Gaussian from uncorrelated columns on, the base of all starts."""
-        if self._single is None:
-            d = self.scaled.shape[1]
-            # scaled columns have mean zero and variance one
-            start = Components(np.ones(1), np.zeros((1, d)), np.eye(d)[None])
-            rows = GappyRows(self.scaled, weights=self.weights)
-            self._single = expectation_maximization(rows, start, options)
-            self._filled = rows.filled(self._single.components)
-        return self._single
+    def _run(self, start: Components, options: EmOptions) -> Fitted:
+        # a mixture from elsewhere may be narrower than any that is fitted here
+        narrow = smallest_variance(start) < 0.5 * options.regularization
+        smallest = smallest_variance(start) if narrow else options.regularization
+        rows = self._observed(len(start.weights), smallest, options.covariance == "diag")
+        return expectation_maximization(rows, start, options)
 
-    def _clustered(
-        self,
-        rows: GappyRows,
-        n: int,
-        single: Components,
-        state: np.random.RandomState,
-        options: EmOptions,
-    ) -> Components:
-        from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
+    def _observed(self, n: int, smallest: float, diagonal: bool) -> ObservedRows:
+        key = (1 if self.complete else n, smallest, diagonal)
+        if self._rows is None or self._rows[0] != key:
+            rows = ObservedRows(
+                self.scaled,
+                self.weights,
+                n_components=n,
+                smallest_variance=smallest,
+                diagonal=diagonal,
+            )
+            self._rows = key, rows
+        return self._rows[1]
 
-        with warnings.catch_warnings():
-            # fewer clusters than asked for leave components without weight
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            clusters = KMeans(n, n_init=1, random_state=state)
-            labels = clusters.fit(self._filled, sample_weight=self.weights).labels_
+    def _starts(self, n: int, options: EmOptions) -> list[Components]:
+        single = self._one_gaussian(options)
+        rows = self._observed(n, options.regularization, options.covariance == "diag")
+        if n == 1:
+            everything = np.zeros(self.n_rows, dtype=np.intp)
+            return [rows.moments(single, everything).likeliest(single, options)]
         flat = Components(
             np.full(n, 1.0 / n),
             np.repeat(single.means, n, axis=0),
             np.repeat(single.covariances, n, axis=0),
         )
-        return rows.improve(flat, options.regularization, np.eye(n)[labels], options.covariance)[0]
+        state = np.random.RandomState(options.seed)
+        starts = []
+        for _ in range(options.n_init):
+            labels = self._clusters(n, state)
+            starts.append(rows.moments(flat, labels).likeliest(flat, options))
+        last = self._last
+        if last is not None and len(last.weights) < n <= 2 * len(last.weights):
+            filled, labels = rows.expected(last)
+            grown = split_components(
+                filled,
+                labels,
+                self.weights,
+                last,
+                n,
+                options.regularization,
+                _ROWS_A_PARAMETER * self._parameters_a_component(options),
+            )
+            starts += [] if grown is None else [grown]
+        return starts
+
+    def _parameters_a_component(self, options: EmOptions) -> int:
+        one, two = (
+            n_parameters(k, self.scaled.shape[1], options.covariance, options.n_factors)
+            for k in (1, 2)
+        )
+        return two - one
+
+    def _one_gaussian(self, options: EmOptions) -> Components:
+        """One Gaussian, the base of all starts: that of rows with gaps, else a round one."""
+        if self._single is None:
+            d = self.scaled.shape[1]
+            # scaled columns have mean zero and variance one
+            start = Components(np.ones(1), np.zeros((1, d)), np.eye(d)[None])
+            coarse = replace(options, tolerance=_SINGLE_TOLERANCE, covariance="full")
+            rows = self._observed(1, options.regularization, False)
+            if options.covariance == "factors":
+                # full covariances overfit few rows of many columns in the end, not at once
+                early = replace(coarse, max_iterations=_EARLY_STEPS)
+                start = expectation_maximization(rows, start, early).components
+                coarse = replace(coarse, covariance="factors")
+            self._single = expectation_maximization(rows, start, coarse).components
+            if not self.complete:
+                self._filled = rows.expected(self._single)[0]
+        return self._single
+
+    def _clusters(self, n: int, state: np.random.RandomState) -> Index:
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
+
+        alike = bool((self.weights == self.weights[0]).all())
+        with warnings.catch_warnings():
+            # fewer clusters than asked for leave components without weight
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            clusters = KMeans(n, n_init=1, random_state=state)
+            clusters.fit(self._filled, sample_weight=None if alike else self.weights)
+        labels: Index = clusters.labels_.astype(np.intp)
+        return labels
 
 
-def _inverses(start: Components, kind: str) -> Array:
-    """Inverses of covariances in scikit-learn's shape of a kind, exactly symmetric."""
-    covariances = start.shaped(kind).covariances
-    if kind == "diag":
-        return 1.0 / np.diagonal(covariances, axis1=1, axis2=2)
-    inverses = np.linalg.inv(covariances).astype(np.float64)
-    inverses = 0.5 * (inverses + inverses.transpose(0, 2, 1))
-    return inverses[0] if kind == "tied" else inverses
+def _n_distinct(scaled: Array) -> int:
+    """Number of distinct rows."""
+    # a value that no scaled row reaches stands for a gap; adding zero takes the sign from -0
+    bits = (np.nan_to_num(scaled, nan=1e300) + 0.0).view(np.uint64)
+    odd = np.random.default_rng(0).integers(0, 1 << 63, scaled.shape[1], dtype=np.uint64) * 2 + 1
+    # the bits of whole numbers are zero at the low end, so the high ones are folded down
+    return len(np.unique(((bits ^ (bits >> np.uint64(29))) * odd).sum(1, dtype=np.uint64)))

@@ -5,6 +5,7 @@ Everything of gmr works on it; what computes densities is done in log space by t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import gmr
@@ -16,7 +17,9 @@ from genopt.models.mixture.conditionals import ConditionalBatch, Seed
 from genopt.models.mixture.conditioning import Array, Conditioner
 from genopt.models.mixture.confidence import draw_in_region, log_density_threshold
 from genopt.models.mixture.conversions import parameters_of_gmr, parameters_of_sklearn
-from genopt.models.mixture.points import as_matrix, check_parameters
+from genopt.models.mixture.gaussian import Gaussian
+from genopt.models.mixture.names import Columns, checked_names, column_numbers, picked
+from genopt.models.mixture.points import as_matrix, as_query, check_parameters
 from genopt.models.mixture.regions import RegionBatch
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ class GaussianMixture(gmr.GMM):
     Differences to gmr: arrays are copied, results are finite for every finite query, a near
     singular covariance gets a relative jitter with a warning, a component of prior zero never comes
     back, a confidence region holds the probability it claims, and without ``random_state`` the
-    object has its own generator instead of numpy's global one.
+    object has its own generator instead of numpy's global one. Columns may have names.
 
     Args:
         n_components: number of components k.
@@ -38,14 +41,19 @@ class GaussianMixture(gmr.GMM):
         covariances: (k, p, p).
         verbose: verbosity of gmr's own ``from_samples``.
         random_state: seed or generator of ``sample``.
+        names: names of the p columns, which then stand for their numbers.
+        n_parameters: number of free parameters; None for that of full covariances.
 
     Raises:
-        GenoptError: if shapes do not fit, a number is not finite or priors do not sum to one.
+        GenoptError: if shapes or names do not fit or the numbers are no mixture.
 
     Example:
         >>> gmm = GaussianMixture(1, [1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
         >>> float(gmm.condition([1], [[1.0]]).means[0, 0])
         0.5
+        >>> named = GaussianMixture.from_gmr(gmm, names=["a", "b"])
+        >>> named.condition("b", [1.0])
+        GaussianMixture(1 component of a)
     """
 
     def __init__(
@@ -56,6 +64,8 @@ class GaussianMixture(gmr.GMM):
         covariances: ArrayLike | None = None,
         verbose: int = 0,
         random_state: int | np.random.RandomState | None = None,
+        names: Sequence[str] | None = None,
+        n_parameters: int | None = None,
     ) -> None:
         state = np.random.RandomState() if random_state is None else random_state
         super().__init__(
@@ -67,33 +77,45 @@ class GaussianMixture(gmr.GMM):
             random_state=state,
         )
         check_parameters(n_components, self.priors, self.means, self.covariances)
+        self._names = checked_names(names, None if self.means is None else self.dim)
+        self._n_parameters, self._counted = n_parameters, np.array(self.covariances)
+
+    def __repr__(self) -> str:
+        some = f"{self.n_components} component{'s' if self.n_components > 1 else ''}"
+        columns = ["?" if self.means is None else f"{self.dim} columns"]
+        return f"GaussianMixture({some} of {', '.join(self.names or columns)})"
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the columns; None where they have none."""
+        return self._names
 
     # -- from and to other libraries ---------------------------------------------------------------
     @classmethod
-    def from_gmr(cls, gmm: Any) -> GaussianMixture:
+    def from_gmr(cls, gmm: Any, names: Sequence[str] | None = None) -> GaussianMixture:
         """The same mixture as a `gmr.GMM`, with this class's answers.
 
         Args:
             gmm: the fitted mixture.
+            names: names of its columns; None for those of ``gmm``, if it has any.
 
         Returns:
             The mixture; nothing is shared with ``gmm``.
         """
-        parameters = parameters_of_gmr(gmm)
-        return cls(len(parameters[0]), *parameters)
+        return cls(**parameters_of_gmr(gmm, names))
 
     @classmethod
-    def from_sklearn(cls, model: Any) -> GaussianMixture:
+    def from_sklearn(cls, model: Any, names: Sequence[str] | None = None) -> GaussianMixture:
         """The same mixture as a fitted one of scikit-learn.
 
         Args:
             model: a ``GaussianMixture`` or ``BayesianGaussianMixture`` of any covariance type.
+            names: names of its columns; None for those of the data frame it was fitted to, if any.
 
         Returns:
             The mixture; nothing is shared with ``model``.
         """
-        parameters = parameters_of_sklearn(model)
-        return cls(len(parameters[0]), *parameters)
+        return cls(**parameters_of_sklearn(model, names))
 
     def to_torch(self, seed: int = 0) -> TorchMixture:
         """The mixture as a torch distribution, differentiable through conditioning.
@@ -107,7 +129,7 @@ class GaussianMixture(gmr.GMM):
         from genopt.models.mixture.torch_mixture import TorchMixture  # torch takes long to import
 
         self._check_initialized()
-        return TorchMixture.of(self.priors, self.means, self.covariances, seed)
+        return TorchMixture.of(self.priors, self.means, self.covariances, seed, names=self.names)
 
     @property
     def dim(self) -> int:
@@ -116,11 +138,11 @@ class GaussianMixture(gmr.GMM):
         return int(self.means.shape[1])
 
     # -- conditionals ------------------------------------------------------------------------------
-    def conditioner(self, indices: ArrayLike) -> Conditioner:
+    def conditioner(self, indices: Columns) -> Conditioner:
         """What all conditionals on the same columns share.
 
         Args:
-            indices: the q given columns.
+            indices: the q given columns, numbers or names.
 
         Returns:
             The factored mixture.
@@ -129,20 +151,14 @@ class GaussianMixture(gmr.GMM):
         priors = np.asarray(self.priors, dtype=np.float64)
         return Conditioner.of(priors / priors.sum(), self.means, self.covariances, given)
 
-    def _columns(self, indices: ArrayLike) -> list[int]:
-        columns = np.asarray(indices, dtype=int).reshape(-1)
-        if ((columns < -self.dim) | (columns >= self.dim)).any():
-            raise GenoptError(f"indices {columns.tolist()} must lie between 0 and {self.dim - 1}")
-        listed = [int(i) % self.dim for i in columns]
-        if len(set(listed)) != len(listed):
-            raise GenoptError(f"indices {columns.tolist()} name a column twice")
-        return listed
+    def _columns(self, indices: Columns, argument: str = "indices") -> list[int]:
+        return column_numbers(indices, self.dim, self.names, argument)
 
-    def condition_batch(self, indices: ArrayLike, X: ArrayLike) -> ConditionalBatch:
+    def condition_batch(self, indices: Columns, X: ArrayLike) -> ConditionalBatch:
         """All conditionals p(free | given = X_c) at once.
 
         Args:
-            indices: the q given columns.
+            indices: the q given columns, numbers or names.
             X: queries (C, q).
 
         Returns:
@@ -153,31 +169,16 @@ class GaussianMixture(gmr.GMM):
         """
         given = self._columns(indices)
         queries = as_matrix(X, len(given), "X")
-        conditioner = self.conditioner(given)
-        k, _, m = conditioner.slope.shape
-        n = len(queries)
-        weights, log_weights = np.empty((n, k)), np.empty((n, k))
-        means, log_marginal = np.empty((n, k, m)), np.empty(n)
-        for rows in conditioner.chunks(n):
-            centered = conditioner.centered(queries[rows])
-            weights[rows], log_weights[rows], log_marginal[rows] = conditioner.weigh(centered)
-            means[rows] = conditioner.conditional_means(centered)
-        return ConditionalBatch(
-            weights=weights,
-            log_weights=log_weights,
-            means=means,
-            covariances=conditioner.lower @ conditioner.lower.transpose(0, 2, 1),
-            log_marginal=log_marginal,
-            lower=conditioner.lower,
-            whiten=conditioner.whiten_free,
-            random_state=self.random_state,
+        free = [i for i in range(self.dim) if i not in given]
+        return ConditionalBatch.of(
+            self.conditioner(given), queries, self.random_state, picked(self.names, free)
         )
 
-    def condition(self, indices: ArrayLike, x: ArrayLike) -> GaussianMixture:
+    def condition(self, indices: Columns, x: ArrayLike) -> GaussianMixture:
         """The conditional of one query.
 
         Args:
-            indices: the q given columns.
+            indices: the q given columns, numbers or names.
             x: the query, (q,) or (1, q).
 
         Returns:
@@ -187,30 +188,24 @@ class GaussianMixture(gmr.GMM):
             GenoptError: if ``x`` is not one query.
         """
         given = self._columns(indices)
-        query = np.asarray(x, dtype=np.float64)
-        if query.size != len(given):
-            raise GenoptError(
-                f"x has shape {query.shape}; expected ({len(given)},) or (1, {len(given)}): "
-                "condition_batch takes many queries"
-            )
-        return self.condition_batch(given, query.reshape(1, len(given))).component(0)
+        return self.condition_batch(given, as_query(x, len(given))).component(0)
 
     def condition_region(
         self,
-        indices: ArrayLike,
+        indices: Columns,
         lower: ArrayLike,
         upper: ArrayLike,
         *,
-        given: ArrayLike = (),
+        given: Columns = (),
         X: ArrayLike | None = None,
     ) -> RegionBatch:
         """Conditionals on columns that lie in intervals or on half-lines.
 
         Args:
-            indices: the r columns confined.
+            indices: the r columns confined, numbers or names.
             lower: lower ends, (r,) for all queries or (C, r); -inf for none.
             upper: upper ends alike; inf for none.
-            given: q columns that are known exactly.
+            given: q columns that are known exactly, numbers or names.
             X: their values (C, q); None where ``given`` is empty, which is one query.
 
         Returns:
@@ -220,37 +215,31 @@ class GaussianMixture(gmr.GMM):
         Raises:
             GenoptError: if a column is named twice.
         """
-        known, confined = self._columns(given), self._columns(indices)
+        known, confined = self._columns(given, "given"), self._columns(indices)
         batch = self.condition_batch(known, np.empty((1, 0)) if X is None else X)
         free = [i for i in range(self.dim) if i not in known]
         if not set(confined) <= set(free):
             raise GenoptError(f"indices {confined} and given {known} name a column twice")
         return RegionBatch.of(batch, [free.index(i) for i in confined], lower, upper)
 
-    def predict(self, indices: ArrayLike, X: ArrayLike) -> Array:
+    def predict(self, indices: Columns, X: ArrayLike) -> Array:
         """Conditional means of many queries.
 
         Args:
-            indices: the q given columns.
+            indices: the q given columns, numbers or names.
             X: queries (C, q).
 
         Returns:
             Means of the free columns (C, m).
         """
         given = self._columns(indices)
-        queries = as_matrix(X, len(given), "X")
-        conditioner = self.conditioner(given)
-        out = np.empty((len(queries), conditioner.slope.shape[2]))
-        for rows in conditioner.chunks(len(queries)):
-            centered = conditioner.centered(queries[rows])
-            out[rows] = conditioner.mean(centered, conditioner.weigh(centered)[0])
-        return out
+        return self.conditioner(given).predict(as_matrix(X, len(given), "X"))
 
-    def marginal(self, indices: ArrayLike) -> GaussianMixture:
+    def marginal(self, indices: Columns) -> GaussianMixture:
         """The mixture of some columns, in the given order.
 
         Args:
-            indices: the columns to keep.
+            indices: the columns to keep, numbers or names.
 
         Returns:
             Their marginal mixture.
@@ -263,18 +252,13 @@ class GaussianMixture(gmr.GMM):
             self.covariances[:, kept][:, :, kept],
             verbose=self.verbose,
             random_state=self.random_state,
+            names=picked(self.names, kept),
         )
 
     # -- densities ---------------------------------------------------------------------------------
-    def _weigh(self, X: ArrayLike) -> tuple[Array, Array]:
+    def _weigh(self, X: ArrayLike) -> tuple[Array, Array, Array]:
         points = as_matrix(X, self.dim, "X")
-        conditioner = self.conditioner(list(range(self.dim)))
-        weights, log_density = np.empty((len(points), self.n_components)), np.empty(len(points))
-        for rows in conditioner.chunks(len(points)):
-            weights[rows], _, log_density[rows] = conditioner.weigh(
-                conditioner.centered(points[rows])
-            )
-        return weights, log_density
+        return self.conditioner(range(self.dim)).posterior(points)
 
     def log_prob(self, X: ArrayLike) -> Array:
         """Log density.
@@ -285,7 +269,7 @@ class GaussianMixture(gmr.GMM):
         Returns:
             (N,), never below the lowest finite number.
         """
-        return self._weigh(X)[1]
+        return self._weigh(X)[2]
 
     def to_responsibilities(self, X: ArrayLike) -> Array:
         """Posterior probability of each component.
@@ -318,8 +302,8 @@ class GaussianMixture(gmr.GMM):
         Returns:
             -2 log likelihood + parameters * log N.
         """
-        log_density = self.log_prob(X)
-        return float(-2.0 * log_density.sum() + self.n_parameters * np.log(len(log_density)))
+        logs = self.log_prob(X)
+        return float(-2.0 * logs.sum() + self.n_parameters * np.log(len(logs)))
 
     def aic(self, X: ArrayLike) -> float:
         """Akaike information criterion (lower is better).
@@ -334,11 +318,12 @@ class GaussianMixture(gmr.GMM):
 
     @property
     def n_parameters(self) -> int:
-        """Number of free parameters of full covariances, means and priors."""
-        p = self.dim
-        return int(self.n_components) * (p + p * (p + 1) // 2) + int(self.n_components) - 1
+        """Number of free parameters: those of the fit, else of full covariances."""
+        # a later fit by gmr writes into the covariances and leaves all of them free
+        if self._n_parameters is not None and np.array_equal(self._counted, self.covariances):
+            return self._n_parameters
+        return int(self.n_components) * (self.dim + 1) * (self.dim + 2) // 2 - 1
 
-    # -- samples -----------------------------------------------------------------------------------
     def sample(self, n_samples: int, random_state: Seed = None) -> Array:
         """Independent draws, in random order of the components.
 
@@ -383,16 +368,33 @@ class GaussianMixture(gmr.GMM):
         seed = self.random_state if random_state is None else random_state
         return draw_in_region(self, n_samples, alpha, seed)
 
-    def to_mvn(self) -> Any:
+    def to_mvn(self) -> Gaussian:
         """The single Gaussian with the same mean and covariance.
 
         Returns:
-            A `gmr.MVN`.
+            A `gmr.MVN` with the right confidence regions.
         """
         batch = self.condition_batch([], np.empty((1, 0)))
-        return gmr.MVN(
-            mean=batch.mean()[0],
-            covariance=batch.covariance()[0],
-            verbose=self.verbose,
-            random_state=self.random_state,
+        return Gaussian(
+            batch.mean()[0], batch.covariance()[0], self.verbose, self.random_state, self.names
         )
+
+    def extract_mvn(self, component_idx: int) -> Gaussian:
+        """One component.
+
+        Args:
+            component_idx: its number, from 0 to k - 1.
+
+        Returns:
+            A `gmr.MVN` with the right confidence regions.
+
+        Raises:
+            GenoptError: if there is no such component.
+        """
+        self._check_initialized()
+        if not 0 <= component_idx < self.n_components:
+            raise GenoptError(
+                f"component_idx={component_idx} must lie between 0 and {self.n_components - 1}"
+            )
+        mean, covariance = self.means[component_idx], self.covariances[component_idx]
+        return Gaussian(mean, covariance, self.verbose, self.random_state, self.names)

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genopt.models.mixture.conditioning import Array
-from genopt.models.mixture.em import Components, EmOptions, GappyRows
+from genopt.models.mixture.em import Components, EmOptions
 from genopt.models.mixture.fitting import Fitter
+from genopt.models.mixture.observed import observed_log_prob
 
 Rows = NDArray[np.intp]
 _SINGLE_SHARE = 0.01
@@ -62,13 +63,12 @@ def log_density(scaled: Array, components: Components, given: Sequence[int] | No
     Returns:
         (n,).
     """
-    k = len(components.weights)
-    joint = GappyRows(scaled, k).log_prob(components)
+    joint = observed_log_prob(scaled, components)
     if not given:
         return joint
     known = np.full_like(scaled, np.nan)
     known[:, list(given)] = scaled[:, list(given)]
-    return joint - GappyRows(known, k).log_prob(components)
+    return joint - observed_log_prob(known, components)
 
 
 class HeldOutLoss:
@@ -98,9 +98,10 @@ class HeldOutLoss:
         self._single = self._scores(1)
 
     def _scores(self, n: int) -> Array:
-        fits = [each.fit(min(n, self.most_components), self._options) for each in self._fitters]
-        pairs = zip(fits, self._parts, strict=True)
-        return np.concatenate([self._score(fit.components, part) for fit, part in pairs])
+        most = min(n, self.most_components)
+        mixtures = [each.fit(most, self._options).components for each in self._fitters]
+        pairs = zip(mixtures, self._parts, strict=True)
+        return np.concatenate([self._score(mixture, part) for mixture, part in pairs])
 
     def __call__(self, n: int) -> float:
         """The loss.

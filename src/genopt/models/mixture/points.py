@@ -35,6 +35,28 @@ def as_matrix(values: ArrayLike, width: int, name: str) -> Array:
     return matrix
 
 
+def as_query(x: ArrayLike, width: int) -> Array:
+    """One query as a row.
+
+    Args:
+        x: its values, (q,) or (1, q).
+        width: number of columns q.
+
+    Returns:
+        (1, q).
+
+    Raises:
+        GenoptError: if it has another number of values.
+    """
+    query = np.asarray(x, dtype=np.float64)
+    if query.size != width:
+        raise GenoptError(
+            f"x has shape {query.shape}; expected ({width},) or (1, {width}): condition_batch "
+            "takes many queries"
+        )
+    return query.reshape(1, width)
+
+
 def check_parameters(
     k: int, priors: Array | None, means: Array | None, covariances: Array | None
 ) -> None:

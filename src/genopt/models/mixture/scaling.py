@@ -54,12 +54,20 @@ class Scaling:
             gmm.priors, (gmm.means - self.center) / self.scale, gmm.covariances / unit
         )
 
-    def raw(self, components: Components, seed: int) -> GaussianMixture:
+    def raw(
+        self,
+        components: Components,
+        seed: int,
+        names: Sequence[str] | None = None,
+        n_parameters: int | None = None,
+    ) -> GaussianMixture:
         """A mixture of scaled columns in raw units.
 
         Args:
             components: the mixture.
             seed: seed of its own ``sample``.
+            names: names of the columns.
+            n_parameters: number of free parameters; None for that of full covariances.
 
         Returns:
             The mixture.
@@ -70,6 +78,8 @@ class Scaling:
             components.means * self.scale + self.center,
             components.covariances * self.scale[:, None] * self.scale,
             random_state=seed,
+            names=names,
+            n_parameters=n_parameters,
         )
 
 

@@ -17,19 +17,24 @@ from numpy.typing import ArrayLike
 
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.mixture.affine import affine_columns
+from genopt.models.mixture.averaging import fitted_average, half_starts, taken_apart
 from genopt.models.mixture.conditioning import Array
-from genopt.models.mixture.covariances import KINDS
 from genopt.models.mixture.em import Components, EmOptions, Fitted
 from genopt.models.mixture.fitting import Fitter
 from genopt.models.mixture.gmm import GaussianMixture
 from genopt.models.mixture.heldout import HeldOutLoss, Rows, log_density, usual_folds
+from genopt.models.mixture.kinds import check_kind, chosen_covariance
+from genopt.models.mixture.names import names_of
+from genopt.models.mixture.reconstruction import reconstruction_error
 from genopt.models.mixture.scaling import checked_rows, column_scaling
-from genopt.models.mixture.sizes import scores_of_sizes
+from genopt.models.mixture.sizes import scores_of_sizes, sizes_between
 
 logger = logging.getLogger(__name__)
 CRITERIA = ("bic", "aic", "heldout")
 RowScore = Callable[[GaussianMixture, Rows], Array]
 _COARSE_TOLERANCE = 1e-3
+# EM moves in small steps where columns have almost nothing of their own
+_FACTOR_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,17 @@ class MixtureFit:
 
     Args:
         gmm: the best mixture, in raw units.
-        n_components: its number of components.
+        n_components: its number of components; where several mixtures are averaged, that of each.
         criterion: ``bic``, ``aic`` or ``heldout``.
         scores: the criterion of each number of components tried, lower is better, in raw units;
             for ``heldout`` minus the mean log density of a held-out row; empty if nothing was
             chosen.
         converged: whether EM met its tolerance for that number; for ``heldout`` only the best one.
+        covariance: the kind of covariances.
+        loadings: of covariances with factors, W in W W^T + diagonal, in raw units (k, p, r); None
+            for other kinds.
+        reconstruction_error: the share of each column's variance that is lost when the rows are
+            rebuilt from their factors (p,); None without factors.
     """
 
     gmm: GaussianMixture
@@ -51,6 +61,14 @@ class MixtureFit:
     criterion: str
     scores: dict[int, float] = field(default_factory=dict)
     converged: dict[int, bool] = field(default_factory=dict)
+    covariance: str = "full"
+    loadings: Array | None = None
+    reconstruction_error: Array | None = None
+
+    @property
+    def n_factors(self) -> int | None:
+        """Number of factors; None without factors."""
+        return None if self.loadings is None else self.loadings.shape[2]
 
     def __iter__(self) -> Iterator[GaussianMixture | int]:
         yield self.gmm
@@ -68,6 +86,8 @@ def best_gmm(
     score: RowScore | None = None,
     patience: int | None = 6,
     covariance: str = "full",
+    n_factors: int | None = None,
+    members: int = 1,
     weights: ArrayLike | None = None,
     start: GaussianMixture | None = None,
     n_init: int = 1,
@@ -80,8 +100,9 @@ def best_gmm(
 ) -> MixtureFit:
     """Fit mixtures of ``min_components`` to ``max_components`` Gaussians and keep the best.
 
-    Complete tables are fitted by scikit-learn's EM, tables with gaps or weights by our own EM over
-    the patterns of missing entries, which sums the gaps out. In a complete table, columns that are
+    Each number of components starts EM from k-means and from the mixture of the number before, the
+    components that look least Gaussian cut in two; the likelier end counts. Missing entries are
+    summed out, pattern by pattern. In a complete table, columns that are
     exact linear functions of others follow exactly in every component (not with ``diag``).
 
     Where two columns are never observed together, their covariance within a component is not
@@ -91,6 +112,7 @@ def best_gmm(
         data: rows (N, p), NaN where an entry is missing; a vector (N,) counts as one column. Rows
             without any entry are dropped.
         max_components: largest number of components; at most the number of distinct rows is used.
+            Above 20 not every number is tried, but steps of a tenth.
         min_components: smallest number of components.
         criterion: ``bic`` or ``aic`` of the observed entries, or ``heldout``: the log density of
             rows held out by cross-validation.
@@ -102,19 +124,27 @@ def best_gmm(
             numbers, under a mixture in raw units.
         patience: larger numbers are not tried after so many that do not improve the criterion; None
             to try all.
-        covariance: ``full``; ``tied``, one for all components; or ``diag``, columns independent
-            within a component.
+        covariance: ``full``; ``tied``, one for all components; ``diag``, columns independent
+            within a component; ``factors``, a few directions in which the columns move together and
+            a variance for each, for wide tables with few rows; ``auto``, ``full`` up to ten
+            columns, from eleven on ``full`` or ``factors``, as the criterion says.
+        n_factors: number of those directions, of ``factors`` alone; None to choose it by the
+            criterion.
+        members: the mixture that is returned is the average of so many of the chosen number of
+            components, each from another start. Three follow curved and bounded densities much
+            better than one, with three times the components.
         weights: how many rows each row counts for (N,); None for one. Weights of two are the same
             as every row twice, except that a row is held out with all of its weight.
         start: a mixture of the same columns to go on from, as after new rows: one EM with its
             number of components, in place of the choice, whose arguments then do not count.
-        n_init: EM runs for each number, the likeliest is kept.
+        n_init: EM runs from k-means for each number, the likeliest is kept.
         seed: seed of the runs and of the mixture's own ``sample``.
         regularization: variance added to each component in units of the columns' variances.
         tolerance: EM of the best number stops when the mean log likelihood gains less; the others
-            are ranked with a tolerance of 1e-3 or more.
+            are ranked with a tolerance of 1e-3 or more, 1e-2 with factors.
         max_iterations: most EM iterations of one run.
-        names: column names for messages.
+        names: column names, for messages and for conditioning by name; None for those of ``data``
+            if it is a data frame.
         progress: show a bar and log each number's score at level INFO instead of DEBUG.
 
     Returns:
@@ -136,37 +166,77 @@ def best_gmm(
     _check_options(
         criterion=criterion,
         covariance=covariance,
+        n_factors=n_factors,
+        with_start=start is not None,
         least=min_components,
         most=max_components,
         folds=folds,
         patience=patience,
     )
-    if n_init < 1 or max_iterations < 1 or regularization <= 0 or tolerance <= 0:
+    if min(n_init, members, max_iterations) < 1 or min(regularization, tolerance) <= 0:
         raise GenoptError(
-            f"n_init={n_init}, max_iterations={max_iterations}, regularization={regularization} "
-            f"and tolerance={tolerance} must be positive"
+            f"n_init={n_init}, members={members}, max_iterations={max_iterations}, "
+            f"regularization={regularization} and tolerance={tolerance} must be positive"
         )
     if criterion != "heldout" and (given is not None or score is not None):
         raise GenoptError(f"given and score have no effect with criterion={criterion!r}")
+    names = names_of(data, names)
     raw, counts, kept = checked_rows(data, weights, names)
     scaling = column_scaling(raw, counts, names)
     scaled = (raw - scaling.center) / scaling.scale
     columns = _given_columns(given, raw.shape[1])
+    if n_factors is not None and n_factors >= raw.shape[1]:
+        raise GenoptError(
+            f"n_factors={n_factors} must be less than the number of columns, {raw.shape[1]}"
+        )
+    if covariance == "auto" or (covariance == "factors" and n_factors is None):
+
+        def of_kind(kind: str, rank: int | None, most: int) -> MixtureFit:
+            return best_gmm(
+                data,
+                most,
+                min_components=min_components,
+                criterion=criterion,
+                given=given,
+                folds=folds,
+                score=score,
+                patience=patience,
+                covariance=kind,
+                n_factors=rank,
+                members=members,
+                weights=weights,
+                n_init=n_init,
+                seed=seed,
+                regularization=regularization,
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                names=names,
+                progress=progress,
+            )
+
+        return chosen_covariance(of_kind, covariance, raw.shape[1], min_components, max_components)
     # independent columns within a component have no linear relation to keep
     affine = None if covariance == "diag" else affine_columns(scaled, counts, regularization)
     fitter = Fitter(scaled, counts, affine)
     # a coarse EM ranks the numbers of components; only the best one is worth a fine one
-    fine = EmOptions(n_init, seed, regularization, tolerance, max_iterations, covariance)
-    coarse = replace(fine, tolerance=max(tolerance, _COARSE_TOLERANCE))
+    fine = EmOptions(n_init, seed, regularization, tolerance, max_iterations, covariance, n_factors)
+    ranking = _FACTOR_TOLERANCE if covariance == "factors" else _COARSE_TOLERANCE
+    coarse = replace(fine, tolerance=max(tolerance, ranking))
     scored = partial(scores_of_sizes, patience=patience, criterion=criterion, progress=progress)
     scores: dict[int, float] = {}
     fits: dict[int, Fitted] = {}
+    information: Callable[[int], float] | None = None
 
     if start is not None:
         if start.dim != raw.shape[1]:
             raise GenoptError(f"start has {start.dim} columns; data has {raw.shape[1]}")
-        best = start.n_components
-        fits[best] = fitter.fit(best, fine, scaling.scaled(start))
+        if start.n_components % members:
+            raise GenoptError(
+                f"start has {start.n_components} components, which is no average of "
+                f"members={members} mixtures of one size"
+            )
+        best = start.n_components // members
+        starts = taken_apart(scaling.scaled(start), members)
     elif criterion == "heldout":
 
         def held_out_score(components: Components, rows: Rows) -> Array:
@@ -184,41 +254,54 @@ def best_gmm(
             raise GenoptError(f"criterion='heldout' needs at least 4 rows, there are {len(raw)}")
         sizes = _sizes(fitter, min_components, max_components)
         loss = HeldOutLoss(fitter, coarse, folds or usual_folds(len(raw)), held_out_score)
-        sizes = range(sizes.start, max(min(sizes.stop, loss.most_components + 1), sizes.start + 1))
-        scores = scored(sizes, loss)
+        scores = scored([sizes[0], *(n for n in sizes[1:] if n <= loss.most_components)], loss)
         best = min(scores, key=lambda n: scores[n])
-        fits[best] = fitter.fit(best, fine)
+        # the likeliest of many ends fits the rows more closely than the ends that were scored
+        starts = [fitter.fit(best, coarse).components]
     else:
         jacobian = float(counts @ scaling.jacobian(raw, range(raw.shape[1])))
         n_rows = float(counts.sum())
 
-        def information(n: int) -> float:
-            parameters = fitter.n_parameters(n, covariance)
+        def penalized(n: int) -> float:
+            parameters = fitter.n_parameters(n, covariance, n_factors)
             penalty = np.log(n_rows) if criterion == "bic" else 2.0
             return float(-2.0 * (fits[n].log_likelihood - jacobian) + penalty * parameters)
 
         def fitted_information(n: int) -> float:
             fits[n] = fitter.fit(n, coarse)
-            return information(n)
+            return penalized(n)
 
+        information = penalized
         sizes = _sizes(fitter, min_components, max_components)
         scores = scored(sizes, fitted_information)
         best = min(scores, key=lambda n: scores[n])
-        if tolerance < coarse.tolerance:
-            fits[best] = fitter.fit(best, fine, fits[best].components)
+        starts = [fits[best].components]
+    if best in fits and members == 1 and tolerance >= coarse.tolerance:
+        fit = fits[best]
+    else:
+        starts += half_starts(fitter, best, coarse, members - len(starts))
+        fits[best], fit = fitted_average(fitter, starts, replace(fine, accelerated=True))
+        if information is not None:
             scores[best] = information(best)
-    fit = fits[best]
     if not fit.converged:
         level = logging.INFO if progress else logging.DEBUG
         logger.log(level, "EM has not converged after %d iterations", max_iterations)
     converged = {n: each.converged for n, each in fits.items()}
-    return MixtureFit(scaling.raw(fit.components, seed), best, criterion, scores, converged)
+    parameters = members * fitter.n_parameters(best, covariance, n_factors)
+    gmm = scaling.raw(fit.components, seed, names, parameters)
+    loadings, lost = fit.components.loadings, None
+    if loadings is not None:
+        loadings = loadings * scaling.scale[:, None]
+        lost = reconstruction_error(gmm, loadings, raw, counts)
+    return MixtureFit(gmm, best, criterion, scores, converged, covariance, loadings, lost)
 
 
 def _check_options(
     *,
     criterion: str,
     covariance: str,
+    n_factors: int | None,
+    with_start: bool,
     least: int,
     most: int,
     folds: int | None,
@@ -226,8 +309,12 @@ def _check_options(
 ) -> None:
     if criterion not in CRITERIA:
         raise UnknownNameError("criterion", criterion, CRITERIA)
-    if covariance not in KINDS:
-        raise UnknownNameError("covariance", covariance, KINDS)
+    check_kind(covariance, n_factors)
+    if with_start and (covariance == "auto" or (covariance == "factors" and n_factors is None)):
+        raise GenoptError(
+            f"covariance={covariance!r} chooses what start has already: name the kind of start's "
+            "covariances, and n_factors if it has factors"
+        )
     if not 1 <= least <= most:
         raise GenoptError(
             f"min_components={least} must be at least 1 and not exceed max_components={most}"
@@ -238,7 +325,7 @@ def _check_options(
         raise GenoptError(f"patience={patience} must be at least 1; None tries all numbers")
 
 
-def _sizes(fitter: Fitter, smallest: int, largest: int) -> range:
+def _sizes(fitter: Fitter, smallest: int, largest: int) -> list[int]:
     most = fitter.most_components
     if most < largest:
         warnings.warn(
@@ -248,7 +335,7 @@ def _sizes(fitter: Fitter, smallest: int, largest: int) -> range:
             stacklevel=3,
         )
     largest = min(largest, most)
-    return range(min(smallest, largest), largest + 1)
+    return sizes_between(min(smallest, largest), largest)
 
 
 def _given_columns(given: Sequence[int] | None, width: int) -> list[int]:

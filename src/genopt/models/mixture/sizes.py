@@ -8,6 +8,24 @@ from contextlib import nullcontext
 from typing import Any
 
 logger = logging.getLogger(__name__)
+_EVERY_ONE_UP_TO = 20
+
+
+def sizes_between(smallest: int, largest: int) -> list[int]:
+    """The numbers of components worth trying: each one up to 20, then in steps of a tenth.
+
+    Args:
+        smallest: the first.
+        largest: the last.
+
+    Returns:
+        The numbers in ascending order.
+    """
+    sizes = [smallest]
+    while sizes[-1] < largest:
+        step = 1 if sizes[-1] < _EVERY_ONE_UP_TO else sizes[-1] // 10
+        sizes.append(min(sizes[-1] + step, largest))
+    return sizes
 
 
 def scores_of_sizes(
@@ -40,7 +58,7 @@ def scores_of_sizes(
             best = min(scores, key=lambda size: scores[size])
             if bar is not None:
                 bar.update(task, advance=1, best=f"{criterion} {scores[best]:.5g} with {best}")
-            if patience is not None and n - best >= patience:
+            if patience is not None and sum(size > best for size in scores) >= patience:
                 break
     return scores
 

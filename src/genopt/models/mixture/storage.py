@@ -32,9 +32,16 @@ def write(path: str | Path, fit: MixtureFit, **content: Any) -> Path:
         "priors": torch.tensor(fit.gmm.priors),
         "means": torch.tensor(fit.gmm.means),
         "covariances": torch.tensor(fit.gmm.covariances),
+        "names": fit.gmm.names and list(fit.gmm.names),
+        "n_parameters": fit.gmm.n_parameters,
         "criterion": fit.criterion,
         "scores": dict(fit.scores),
         "converged": dict(fit.converged),
+        "covariance": fit.covariance,
+        "loadings": None if fit.loadings is None else torch.tensor(fit.loadings),
+        "reconstruction_error": (
+            None if fit.reconstruction_error is None else torch.tensor(fit.reconstruction_error)
+        ),
     }
     torch.save(own | content, path)
     return path
@@ -67,7 +74,21 @@ def read(path: str | Path) -> tuple[MixtureFit, dict[str, Any]]:
         content["means"].numpy(),
         content["covariances"].numpy(),
         random_state=content["seed"],
+        names=content.get("names"),
+        n_parameters=content.get("n_parameters"),
     )
     criterion = content.get("criterion", content["options"]["criterion"])
-    scores, converged = content["scores"], content["converged"]
-    return MixtureFit(gmm, gmm.n_components, criterion, scores, converged), content
+    factors = {
+        key: None if content.get(key) is None else content[key].numpy()
+        for key in ("loadings", "reconstruction_error")
+    }
+    fit = MixtureFit(
+        gmm,
+        gmm.n_components // content["options"].get("members", 1),
+        criterion,
+        content["scores"],
+        content["converged"],
+        content.get("covariance", "full"),
+        **factors,
+    )
+    return fit, content

@@ -7,6 +7,7 @@ density can be a penalty or the oracle of another model. The parameters themselv
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from genopt.errors import GenoptError
 from genopt.models.mixture.conditioning import Array, factorize
+from genopt.models.mixture.names import Columns, checked_names, column_numbers, picked
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _LARGEST_VALUE = 1e150
@@ -30,6 +32,7 @@ class TorchMixture(MixtureSameFamily):
         lower: Cholesky factors of the covariances (k, m, m).
         whiten: their inverses (k, m, m).
         seed: seed of the draws for which no generator is given.
+        names: names of the m columns; None for none.
 
     Example:
         >>> import numpy as np
@@ -41,7 +44,13 @@ class TorchMixture(MixtureSameFamily):
     """
 
     def __init__(
-        self, log_weights: Tensor, means: Tensor, lower: Tensor, whiten: Tensor, seed: int = 0
+        self,
+        log_weights: Tensor,
+        means: Tensor,
+        lower: Tensor,
+        whiten: Tensor,
+        seed: int = 0,
+        names: Sequence[str] | None = None,
     ) -> None:
         k, m = means.shape[-2:]
         super().__init__(
@@ -56,6 +65,7 @@ class TorchMixture(MixtureSameFamily):
         self.lower = lower
         self.whiten = whiten
         self.seed = seed
+        self.names = checked_names(names, m)
         self._generator = torch.Generator().manual_seed(seed)
         # densities are worked out around the center: beside it no digits are lost
         self._center = (self.log_weights.exp().unsqueeze(-1) * means).sum(-2)
@@ -66,7 +76,12 @@ class TorchMixture(MixtureSameFamily):
 
     @classmethod
     def of(
-        cls, priors: ArrayLike, means: ArrayLike, covariances: ArrayLike, seed: int = 0
+        cls,
+        priors: ArrayLike,
+        means: ArrayLike,
+        covariances: ArrayLike,
+        seed: int = 0,
+        names: Sequence[str] | None = None,
     ) -> TorchMixture:
         """One mixture from its parameters; components without weight are left out.
 
@@ -75,6 +90,7 @@ class TorchMixture(MixtureSameFamily):
             means: (k, p).
             covariances: (k, p, p).
             seed: seed of the draws for which no generator is given.
+            names: names of the p columns; None for none.
 
         Returns:
             The distribution, float64.
@@ -87,7 +103,7 @@ class TorchMixture(MixtureSameFamily):
         factors = factorize(matrices[alive], centers[alive], weights)
         parts = (np.log(weights), centers[alive], *factors)
         log_weights, locations, lower, whiten = (torch.from_numpy(part.copy()) for part in parts)
-        return cls(log_weights, locations, lower, whiten, seed)
+        return cls(log_weights, locations, lower, whiten, seed, names)
 
     @property
     def n_components(self) -> int:
@@ -153,11 +169,11 @@ class TorchMixture(MixtureSameFamily):
             means = self.means.expand(*shape, k, m).gather(-2, index).squeeze(-2)
             return means + torch.einsum("...ij,...j->...i", self.lower[chosen], noise)
 
-    def condition(self, indices: ArrayLike, x: Tensor) -> TorchMixture:
+    def condition(self, indices: Columns, x: Tensor) -> TorchMixture:
         """The conditionals of the other columns, differentiable in the values given.
 
         Args:
-            indices: the q given columns.
+            indices: the q given columns, numbers or names.
             x: their values (..., q); leading dimensions broadcast against the batch shape.
 
         Returns:
@@ -167,9 +183,7 @@ class TorchMixture(MixtureSameFamily):
             GenoptError: if a column does not exist or x has another width.
         """
         m = self.means.shape[-1]
-        given = [int(i) for i in np.asarray(indices, dtype=int).reshape(-1)]
-        if len(set(given)) != len(given) or any(not 0 <= i < m for i in given):
-            raise GenoptError(f"indices {given} must be different numbers between 0 and {m - 1}")
+        given = column_numbers(indices, m, self.names)
         if x.ndim == 0 or x.shape[-1] != len(given):
             raise GenoptError(f"x has shape {tuple(x.shape)}; expected (..., {len(given)})")
         q, free = len(given), [i for i in range(m) if i not in given]
@@ -187,6 +201,7 @@ class TorchMixture(MixtureSameFamily):
             lower[:, q:, q:],
             inverse[:, q:, q:],
             self.seed,
+            picked(self.names, free),
         )
 
     def _ordered(self, order: list[int]) -> tuple[Tensor, Tensor]:
