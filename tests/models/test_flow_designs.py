@@ -108,5 +108,5 @@ def test_mixed_designs_are_valid_and_keep_their_shares(mixed_pairs):
     assert float((drawn[0, :, 1] == 0.0).double().mean()) == pytest.approx(0.3, abs=0.1)
     assert float((drawn[1, :, 4] == 1.0).double().mean()) > 0.9
     assert float(drawn[1, :, 2].mean()) - float(drawn[2, :, 2].mean()) > 0.5
-    with pytest.raises(GenoptError, match="class columns kind"):
+    with pytest.raises(GenoptError, match="class columns n, kind"):
         flow.log_prob(drawn[0], torch.tensor([[3.0, 0.0]]))

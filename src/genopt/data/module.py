@@ -1,4 +1,4 @@
-"""The Lightning data module that feeds tensors from memory."""
+"""The Lightning data module that feeds tensors from memory, or rows from a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from genopt.data.batches import BatchLoader
+from genopt.data.streaming import EncodedStream, StreamLoader
+from genopt.errors import GenoptError
 
 
 class TensorDataModule(pl.LightningDataModule):
@@ -14,7 +16,7 @@ class TensorDataModule(pl.LightningDataModule):
     Each process of a distributed run reads its own share of the training rows.
 
     Args:
-        train: tensors (N, ...) to learn from.
+        train: tensors (N, ...) to learn from, or a stream of such rows.
         validation: tensors (M, ...) that watch the training, or None.
         batch_size: rows of a mini-batch.
         block: mini-batches of a block.
@@ -23,7 +25,7 @@ class TensorDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        train: tuple[Tensor, ...],
+        train: tuple[Tensor, ...] | EncodedStream,
         validation: tuple[Tensor, ...] | None,
         batch_size: int,
         block: int = 64,
@@ -41,9 +43,20 @@ class TensorDataModule(pl.LightningDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def train_loader(self) -> BatchLoader:
-        """The shuffled loader of this process."""
+    def train_loader(self) -> BatchLoader | StreamLoader:
+        """The shuffled loader of this process.
+
+        Returns:
+            The loader.
+
+        Raises:
+            GenoptError: if several processes would read one stream.
+        """
         rank, world_size = self._processes()
+        if isinstance(self.train_tensors, EncodedStream):
+            if world_size > 1:
+                raise GenoptError("trainer.devices: rows are streamed to one device only")
+            return self.train_tensors.loader(self.batch_size, self.block, self.seed)
         return BatchLoader(
             self.train_tensors,
             self.batch_size,
@@ -53,7 +66,7 @@ class TensorDataModule(pl.LightningDataModule):
             world_size=world_size,
         )
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> BatchLoader | StreamLoader:
         """Lightning's hook."""
         return self.train_loader()
 

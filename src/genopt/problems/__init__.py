@@ -5,10 +5,12 @@ from genopt.problems.alloy import Alloy
 from genopt.problems.arm_kinematics import ArmKinematics
 from genopt.problems.base import Answer, Problem
 from genopt.problems.batch_reactor import BatchReactor
+from genopt.problems.big_table import BigTableProblem
 from genopt.problems.cstr_mapping import CstrMapping
 from genopt.problems.evaporator import Evaporator
 from genopt.problems.gasoline_blend import GasolineBlend
 from genopt.problems.inactive_constraint import InactiveConstraint
+from genopt.problems.linear_gaussian import LinearGaussian
 from genopt.problems.measured import Hplc, Photostability, SuzukiCoupling
 from genopt.problems.peng_robinson import PengRobinson
 from genopt.problems.plane_projection import PlaneProjection
@@ -17,9 +19,12 @@ from genopt.problems.rastrigin import Rastrigin
 from genopt.problems.reaction_equilibrium import ReactionEquilibrium
 from genopt.problems.robot_arm import RobotArm
 from genopt.problems.sine_wave import SineWave
+from genopt.problems.stochastic import StochasticProblem
 from genopt.problems.synthetic_pair import SyntheticPair
 from genopt.problems.table import TableProblem
 from genopt.problems.thermophysical import Thermophysical
+from genopt.problems.two_moons import TwoMoons
+from genopt.problems.two_widths import TwoWidths
 from genopt.problems.zdt1 import Zdt1
 
 __all__ = [
@@ -28,11 +33,13 @@ __all__ = [
     "Answer",
     "ArmKinematics",
     "BatchReactor",
+    "BigTableProblem",
     "CstrMapping",
     "Evaporator",
     "GasolineBlend",
     "Hplc",
     "InactiveConstraint",
+    "LinearGaussian",
     "PengRobinson",
     "Photostability",
     "PlaneProjection",
@@ -42,9 +49,12 @@ __all__ = [
     "ReactionEquilibrium",
     "RobotArm",
     "SineWave",
+    "StochasticProblem",
     "SuzukiCoupling",
     "SyntheticPair",
     "TableProblem",
     "Thermophysical",
+    "TwoMoons",
+    "TwoWidths",
     "Zdt1",
 ]

@@ -2,5 +2,6 @@
 
 from genopt.models.flow.conditional import ConditionalFlow
 from genopt.models.flow.facade import ConditionalFlowMatching
+from genopt.models.flow.unconditional import SampleFlow
 
-__all__ = ["ConditionalFlow", "ConditionalFlowMatching"]
+__all__ = ["ConditionalFlow", "ConditionalFlowMatching", "SampleFlow"]

@@ -1,8 +1,6 @@
-"""Conditions: properties with gaps as network inputs, and how far a condition is from the data."""
+"""Conditions: properties with gaps as network inputs."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -148,7 +146,9 @@ class ConditionEncoder(nn.Module):
         return torch.cat([values * self.widen(mask), mask], -1)
 
 
-def drop_conditions(mask: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+def drop_conditions(
+    mask: Tensor, share: float | Tensor, generator: torch.Generator | None = None
+) -> Tensor:
     """A mask with some entries taken away, so that a model learns partial conditions.
 
     A row is chosen with probability ``share``; it then keeps each column with a probability of its
@@ -156,7 +156,7 @@ def drop_conditions(mask: Tensor, share: float, generator: torch.Generator | Non
 
     Args:
         mask: known columns (N, K).
-        share: share of rows that lose columns.
+        share: share of rows that lose columns, or how likely each row does (N, 1).
         generator: source of randomness, on the mask's device.
 
     Returns:
@@ -167,71 +167,3 @@ def drop_conditions(mask: Tensor, share: float, generator: torch.Generator | Non
     )
     keep = (rand[:, 2:] < rand[:, 1:2]) | (rand[:, :1] >= share)
     return mask * keep.to(mask)
-
-
-class Familiarity(nn.Module):
-    """Distance of conditions from those of training: at most 1 is typical.
-
-    The score is the root mean square distance to the nearest training conditions over the entries
-    that are known, divided by its 99 % quantile over the training conditions themselves. A fixed
-    number of training rows is kept.
-
-    Args:
-        space: the Space of the properties.
-        keep: rows that are kept.
-        neighbours: how many nearest rows count.
-    """
-
-    values: Tensor
-    mask: Tensor
-
-    def __init__(self, space: Space, keep: int = 1024, neighbours: int = 5) -> None:
-        super().__init__()
-        self.neighbours = neighbours
-        self.register_buffer("values", torch.zeros(keep, space.encoded_dim))
-        self.register_buffer("mask", torch.zeros(keep, space.dim))
-
-    def fit(self, values: Tensor, mask: Tensor, generator: torch.Generator) -> None:
-        """Keep training rows.
-
-        Args:
-            values: encoded values (N, E).
-            mask: known columns (N, K).
-            generator: source of randomness of the choice.
-        """
-        chosen = torch.randperm(len(values), generator=generator)[: len(self.values)]
-        self.values.zero_()
-        self.mask.zero_()
-        self.values[: len(chosen)] = values[chosen].to(self.values)
-        self.mask[: len(chosen)] = mask[chosen].to(self.mask)
-
-    def score(self, values: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-        """Scores of conditions.
-
-        Args:
-            values: encoded values (C, E).
-            mask: known columns (C, K).
-            source: the column that each encoded value comes from (E,).
-
-        Returns:
-            Scores (C,); zero where nothing is known, infinite where no training row knows the same
-            columns.
-        """
-        scores = torch.zeros(len(values), device=values.device)
-        patterns, which = torch.unique(mask, dim=0, return_inverse=True)
-        for number, pattern in enumerate(patterns):
-            if not bool(pattern.any()):
-                continue
-            rows = (self.mask >= pattern).all(-1)
-            columns = pattern[source].bool()
-            reference = self.values[rows][:, columns]
-            query = values[which == number][:, columns]
-            if len(reference) < 2:
-                scores[which == number] = math.inf
-                continue
-            k = min(self.neighbours, len(reference) - 1)
-            own = torch.cdist(reference, reference).topk(k + 1, largest=False).values[:, 1:]
-            typical = torch.quantile(own.mean(-1), 0.99).clamp_min(1e-6)
-            away = torch.cdist(query, reference).topk(k, largest=False).values.mean(-1)
-            scores[which == number] = away / typical
-        return scores

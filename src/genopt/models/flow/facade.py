@@ -83,7 +83,7 @@ class ConditionalFlowMatching:
         Args:
             x: points (N, x_dim); (N,) where x_dim is 1.
             c: their conditions (N, c_dim); (N,) where c_dim is 1. NaN where one is missing.
-            epochs: passes over the rows; None for about 4,000 optimiser steps.
+            epochs: passes over the rows; None for as many as suit rows and columns.
             batch_size: rows of a mini-batch; None to choose by the number of rows.
             verbose: whether to show a progress bar.
 
@@ -130,7 +130,7 @@ class ConditionalFlowMatching:
         Args:
             c_values: conditions (C, c_dim); (C,) where c_dim is 1.
             n_samples: draws a condition.
-            n_steps: steps of the sampler; None for its own 16.
+            n_steps: steps of the sampler; None for its own 31.
 
         Returns:
             Points (n_samples, x_dim) for one condition, (C, n_samples, x_dim) for several.

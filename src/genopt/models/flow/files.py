@@ -1,4 +1,4 @@
-"""Checkpoints of a flow: read without running code, and refused when they do not fit."""
+"""Checkpoints and rows of a flow: refused when they do not fit, read without running code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
 from genopt.errors import GenoptError
 from genopt.space import Space
@@ -109,3 +110,24 @@ def check_same_spaces(x: tuple[Space, Space], y: tuple[Space, Space]) -> None:
                 f"the model's {role} simplexes {list(map(list, own.simplexes))} are not "
                 f"{list(map(list, other.simplexes))}: fit a new model"
             )
+
+
+def check_pairs(x: Tensor, y: Tensor, x_space: Space, y_space: Space) -> None:
+    """Refuse pairs of the wrong shape.
+
+    Args:
+        x: designs (N, P).
+        y: properties (N, K).
+        x_space: Space of the designs.
+        y_space: Space of the properties.
+
+    Raises:
+        GenoptError: if a shape does not fit.
+    """
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+        raise GenoptError(
+            f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; expected "
+            f"(N, {x_space.dim}) and (N, {y_space.dim})"
+        )
+    x_space.check(x, "x")
+    y_space.check(y, "y")

@@ -8,8 +8,9 @@ the midpoint rule returns a width that is 24 % off on equal steps and .8 % off w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -47,12 +48,46 @@ class FixedStep:
 
     steps: int = 16
     grading: float = 2.0
+    calls_a_step: ClassVar[int] = 1
+    calls_to_start: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.grading <= 0:
             raise GenoptError(
                 f"sampler: steps={self.steps} and grading={self.grading} must be positive"
             )
+
+    def calls(self, steps: int | None = None) -> int:
+        """How often a solve calls the network.
+
+        Args:
+            steps: number of steps; None for the sampler's own.
+
+        Returns:
+            Number of calls.
+        """
+        count = self.steps if steps is None else steps
+        return count * self.calls_a_step + self.calls_to_start
+
+    def with_calls(self, calls: int) -> Self:
+        """This sampler with as many steps as a number of network calls pays for.
+
+        Args:
+            calls: largest number of calls.
+
+        Returns:
+            The sampler.
+
+        Raises:
+            GenoptError: if the calls do not pay for one step.
+        """
+        steps = (calls - self.calls_to_start) // self.calls_a_step
+        if steps < 1:
+            raise GenoptError(
+                f"sampler: {calls} network calls are too few; {type(self).__name__} needs at least "
+                f"{self.calls(1)}"
+            )
+        return replace(self, steps=steps)
 
     def step(self, field: Field, t: float, h: float, x: Tensor) -> Tensor:
         """One step.
@@ -108,12 +143,21 @@ class FixedStep:
         times = self.grid(steps)
         if backward:
             times.reverse()
+        step = self.stepper()
         states = [x]
         for t, following in pairwise(times):
-            x = self.step(field, t, following - t, x)
+            x = step(field, t, following - t, x)
             if keep:
                 states.append(x)
         return Solution(x, torch.stack(states) if keep else None)
+
+    def stepper(self) -> Callable[[Field, float, float, Tensor], Tensor]:
+        """The rule of one solve, with whatever it remembers from step to step.
+
+        Returns:
+            A function like `step`.
+        """
+        return self.step
 
 
 @dataclass(frozen=True)
@@ -126,6 +170,8 @@ class Euler(FixedStep):
 @dataclass(frozen=True)
 class Midpoint(FixedStep):
     """The midpoint rule: order 2, two calls a step."""
+
+    calls_a_step: ClassVar[int] = 2
 
     def step(self, field: Field, t: float, h: float, x: Tensor) -> Tensor:
         """One step.
@@ -146,6 +192,8 @@ class Midpoint(FixedStep):
 @dataclass(frozen=True)
 class Heun(FixedStep):
     """Heun's rule, the explicit trapezoid: order 2, two calls a step."""
+
+    calls_a_step: ClassVar[int] = 2
 
     def step(self, field: Field, t: float, h: float, x: Tensor) -> Tensor:
         """One step.
@@ -169,6 +217,7 @@ class RK4(FixedStep):
     """The classical Runge-Kutta rule: order 4, four calls a step."""
 
     steps: int = 8
+    calls_a_step: ClassVar[int] = 4
 
     def step(self, field: Field, t: float, h: float, x: Tensor) -> Tensor:
         """One step.
@@ -212,6 +261,34 @@ class Dopri5:
             raise GenoptError(
                 f"sampler: tolerance={self.tolerance} and steps={self.steps} must be positive"
             )
+
+    def calls(self, steps: int | None = None) -> None:
+        """Unknown beforehand: the solver chooses its steps.
+
+        Args:
+            steps: not looked at.
+
+        Returns:
+            None.
+        """
+        return
+
+    def with_calls(self, calls: int) -> Self:
+        """Refused: the tolerance decides.
+
+        Args:
+            calls: largest number of calls.
+
+        Returns:
+            Nothing.
+
+        Raises:
+            GenoptError: always.
+        """
+        raise GenoptError(
+            f"sampler: dopri5 cannot keep to {calls} network calls, its tolerance decides: use a "
+            "sampler with fixed steps, such as midpoint"
+        )
 
     def grid(self, steps: int | None = None) -> list[float]:
         """The times of a kept trajectory.

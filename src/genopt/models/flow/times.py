@@ -64,6 +64,39 @@ class UniformTimes:
         return level
 
 
+@dataclass(frozen=True)
+class LogitNormalTimes:
+    """Times whose logit is normal: most training in the middle (Esser et al., arXiv 2403.03206).
+
+    It served images; on small posteriors it was worse than times near the data.
+
+    Args:
+        mean: mean of the logit; above 0 is nearer to the data.
+        std: its standard deviation; larger for more training near both ends.
+
+    Raises:
+        GenoptError: if the standard deviation is not positive.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.std <= 0:
+            raise GenoptError(f"time_sampling.std must be positive, got {self.std}")
+
+    def quantile(self, level: Tensor) -> Tensor:
+        """Times of levels.
+
+        Args:
+            level: levels (...) in [0, 1].
+
+        Returns:
+            Times (...).
+        """
+        return torch.sigmoid(self.mean + self.std * torch.special.ndtri(level))
+
+
 def stratified_times(
     sampling: TimeSampling,
     n: int,

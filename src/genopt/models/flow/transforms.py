@@ -25,6 +25,7 @@ _ATOM = 1e-7
 _CLIP = 1e-6
 _CLASS_NOISE = 0.25
 _LEAST_STD = 1e-6
+_LEAST_LENGTH = 1e-4
 _LOG_2PI = math.log(2.0 * math.pi)
 
 
@@ -50,21 +51,30 @@ class DesignTransform(nn.Module):
     of p, standardised. The tails a and b are the shares of training rows that lie exactly on the
     bounds (at least .001): such rows stand for all of p < a or p > 1 - b, and a latent vector that
     falls there decodes to the exact bound. Simplex columns do the same with the fractions of a
-    broken stick, each within what the bounds of the others leave. Integers spread over their cell,
-    classes are one-hot vectors with a little noise, unbounded columns are standardised.
+    broken stick, each within what the bounds of the others leave. Classes, and integers of at most
+    ten values, are one-hot vectors with a little noise; integers of more values spread over their
+    cell. Unbounded columns are standardised.
+
+    With ``pca`` the latent vectors are turned to their principal directions and scaled there, so
+    that a flow meets the few directions in which many columns move together one by one. All of them
+    are kept: the map stays invertible, the density exact.
 
     Args:
         space: the Space of the designs.
+        pca: whether to turn to principal directions.
     """
 
     tail_low: Tensor
     tail_high: Tensor
     mean: Tensor
     std: Tensor
+    directions: Tensor
+    lengths: Tensor
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, pca: bool = False) -> None:
         super().__init__()
         self.space = space
+        self.pca = pca
         self.columns: tuple[Column, ...] = columns_of(space)
         self.dim = sum(column.width for column in self.columns)
         one = torch.ones(self.dim, dtype=torch.float64)
@@ -72,6 +82,8 @@ class DesignTransform(nn.Module):
         self.register_buffer("tail_high", LEAST_TAIL * one)
         self.register_buffer("mean", 0.0 * one)
         self.register_buffer("std", one.clone())
+        self.register_buffer("directions", torch.diag(one), persistent=pca)
+        self.register_buffer("lengths", one.clone(), persistent=pca)
         probit = [column.probit for column in self.columns for _ in range(column.width)]
         self.register_buffer("probit", torch.tensor(probit), persistent=False)
 
@@ -106,6 +118,11 @@ class DesignTransform(nn.Module):
         u = self._quantile(_draw(spread, generator))
         self.mean.copy_(u.mean(0))
         self.std.copy_(u.std(0, correction=0).clamp_min(_LEAST_STD))
+        if self.pca:
+            z = (u - self.mean) / self.std
+            values, directions = torch.linalg.eigh(z.T @ z / len(z))
+            self.directions.copy_(directions)
+            self.lengths.copy_(values.clamp_min(_LEAST_LENGTH**2).sqrt())
         return spread
 
     def spread(self, x: Tensor) -> Spread:
@@ -142,7 +159,7 @@ class DesignTransform(nn.Module):
         return Spread(*(torch.cat(part, -1) for part in (center, low, high)))
 
     def draw(self, low: Tensor, high: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Standardised latent vectors at random places of their intervals.
+        """Standardised latent vectors at random places of their intervals, not turned yet.
 
         Args:
             low: lower ends (N, U).
@@ -154,6 +171,21 @@ class DesignTransform(nn.Module):
         """
         u = self._quantile(_draw(Spread(low, low, high), generator))
         return (u - self.mean.to(u)) / self.std.to(u)
+
+    def turn(self, z: Tensor) -> Tensor:
+        """Standardised latent vectors in the coordinates that the flow moves.
+
+        Args:
+            z: standardised latent vectors (..., U), such as `draw` gives.
+
+        Returns:
+            Latent vectors (..., U); the same ones without ``pca``.
+        """
+        return z @ self.directions.to(z) / self.lengths.to(z) if self.pca else z
+
+    def _unturned(self, z: Tensor) -> Tensor:
+        z = z.to(self.mean)
+        return (z * self.lengths) @ self.directions.T if self.pca else z
 
     # -- the map -----------------------------------------------------------------------------------
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,17 +199,68 @@ class DesignTransform(nn.Module):
         Returns:
             Latent vectors (N, U) and log abs det (N,), float64.
         """
+        z, slopes = self.encode_columns(x)
+        return z, slopes.sum(-1)
+
+    def encode_columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Latent vectors of designs and what each latent column adds to the log-determinant.
+
+        Args:
+            x: valid designs (N, P).
+
+        Returns:
+            Latent vectors (N, U) and their terms (N, U), float64.
+        """
         x = x.to(self.mean)
         u = self._quantile(self.spread(x).center)
-        log_det = -torch.log(self.std).expand_as(u)
-        log_det = torch.where(
-            self.probit,
-            log_det + torch.log(1.0 - self.tail_low - self.tail_high) + 0.5 * (u**2 + _LOG_2PI),
-            log_det,
-        ).sum(-1)
-        for column in self.columns:
-            log_det = log_det - column.log_range(x)
-        return (u - self.mean) / self.std, log_det
+        return self.turn((u - self.mean) / self.std), self._slopes(u, x)
+
+    def log_det(self, z: Tensor) -> Tensor:
+        """The log-determinant at the design that a latent vector stands for.
+
+        Args:
+            z: latent vectors (N, U).
+
+        Returns:
+            What each latent column adds (N, U), float64; differentiable, level beyond the bounds.
+        """
+        u = self._unturned(z) * self.std + self.mean
+        edges = self._quantile(torch.stack([self.tail_low, 1.0 - self.tail_high]))
+        u = torch.where(self.probit, torch.minimum(torch.maximum(u, edges[0]), edges[1]), u)
+        return self._slopes(u, self.decode(z))
+
+    def _slopes(self, u: Tensor, x: Tensor) -> Tensor:
+        slope = -torch.log(self.std * self.lengths).expand_as(u)
+        inside = torch.log(1.0 - self.tail_low - self.tail_high) + 0.5 * (u**2 + _LOG_2PI)
+        slope = torch.where(self.probit, slope + inside, slope)
+        ranges = [c.log_range(x).unsqueeze(-1).expand(*u.shape[:-1], c.width) for c in self.columns]
+        return slope - torch.cat(ranges, -1)
+
+    def centers(self, x: Tensor) -> Tensor:
+        """Standardised latent vectors of designs, not turned yet.
+
+        Args:
+            x: valid designs (N, P).
+
+        Returns:
+            Latent vectors (N, U), float64.
+        """
+        return (self._quantile(self.spread(x).center) - self.mean) / self.std
+
+    def given(self, x: Tensor) -> Tensor:
+        """Latent vectors that stand for known designs in a condition.
+
+        A row on a bound at which others pile up, an integer or a class is named by the middle of
+        what it stands for, so a pile is told from the values just beside it.
+
+        Args:
+            x: valid designs (N, P).
+
+        Returns:
+            Latent vectors (N, U), float64.
+        """
+        spread = self.spread(x)
+        return (self._quantile(0.5 * (spread.low + spread.high)) - self.mean) / self.std
 
     def decode(self, z: Tensor) -> Tensor:
         """The design that a latent vector stands for.
@@ -188,7 +271,7 @@ class DesignTransform(nn.Module):
         Returns:
             Valid designs (..., P), float64; differentiable where the design is inside its bounds.
         """
-        u = z.to(self.mean) * self.std + self.mean
+        u = self._unturned(z) * self.std + self.mean
         p = torch.special.ndtr(u)
         v = ((p - self.tail_low) / (1.0 - self.tail_low - self.tail_high)).clamp(0.0, 1.0)
         v = torch.where(self.probit, v, u)
