@@ -208,7 +208,12 @@ class Candidates:
             return self.take(order[:, :n])
         unit = self.x_space.encode(self.x)
         chosen = []
+        there = torch.isfinite(self.x).all(-1)
         for b in range(self.x.shape[0]):
+            if not bool(there[b].any()):
+                # no designs at all: the goal must not cost the others theirs
+                chosen.append(order[b, :n].tolist())
+                continue
             kept: list[int] = []
             for i in order[b].tolist():
                 if len(kept) == n:
@@ -267,8 +272,10 @@ class Candidates:
         }
         flat = self.x.reshape(-1, self.x_space.dim).numpy()
         for i, v in enumerate(self.x_space):
-            column = flat[:, i]
-            columns[v.name] = [v.labels[int(c)] for c in column] if v.labels else column
+            codes = flat[:, i]
+            # a goal that a routine abstained from has no designs
+            named = [None if np.isnan(c) else v.labels[int(c)] for c in codes] if v.labels else None
+            columns[v.name] = codes if named is None else named
         for i, name in enumerate(self.y_space.names):
             columns[f"{name}_predicted"] = self.y_predicted[..., i].reshape(-1).numpy()
             if self.y_spread is not None:
@@ -339,7 +346,9 @@ class Candidates:
 
         for v in x_space:
             if v.labels:
-                frame[v.name] = [float(v.code(label)) for label in frame[v.name]]
+                frame[v.name] = [
+                    np.nan if pd.isna(label) else float(v.code(label)) for label in frame[v.name]
+                ]
         spreads = [f"{n}_spread" for n in y_space.names]
         trajectory = None
         if path.with_suffix(".npz").exists():

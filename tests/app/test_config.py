@@ -4,11 +4,13 @@ import inspect
 from dataclasses import fields
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hydra.utils import get_method, get_object
 from omegaconf import OmegaConf
+from pyarrow import parquet
 
-from genopt.app.compose import compose, compose_all, conf_folder
+from genopt.app.compose import compose, compose_all, conf_folder, swept_overrides
 from genopt.app.parts import make
 from genopt.app.schema import SCHEMAS
 from genopt.errors import GenoptError
@@ -21,6 +23,7 @@ OPTIONS = sorted(
 )
 NEEDED = {
     ("problem", "table"): ["problem.path=t.csv", "problem.x=[a]", "problem.y=[c]"],
+    ("problem", "big_table"): ["problem.path=t.parquet", "problem.x=[a]", "problem.y=[c]"],
     ("routine", "generate"): ["model=flow"],
     ("routine", "for_flow"): ["model=flow"],
     ("routine", "condition"): ["model=mixture"],
@@ -33,6 +36,8 @@ FLOW_PARTS = ("network", "path", "coupling", "time_sampling", "sampler")
 def _own_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text("a,c\n" + "\n".join(f"{i},{i * i}" for i in range(20)))
+    rows = {"a": list(range(20)), "c": [i * i for i in range(20)]}
+    parquet.write_table(pa.table(rows), "t.parquet")
 
 
 def overrides(group: str, name: str) -> list[str]:
@@ -135,3 +140,15 @@ def test_a_launcher_needs_no_heavy_import():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert get_method("genopt.app.main.task")
+
+
+def test_keys_of_an_engine_wait_for_it_in_a_sweep_over_engines():
+    given = ["model=mixture,flow", "routine.samples=50", "model.seed=1,2", "seed=0"]
+    assert swept_overrides(given) == [
+        "model=mixture,flow",
+        "routine.samples=choice(50)",
+        "model.seed=1,2",
+        "seed=0",
+    ]
+    alone = ["model=mixture", "routine.samples=50"]
+    assert swept_overrides(alone) == alone

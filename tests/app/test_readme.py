@@ -72,6 +72,11 @@ def test_the_calls_from_python(monkeypatch):
         "density": designs[:, 0],
         "phase": (designs[:, 1] > 0).astype(float) + (designs[:, 1] > 1),
         "designs": designs[:, :1],
+        "mixture": genopt.Mixture(
+            genopt.Space.of(a=(-6.0, 6.0), b=(-6.0, 6.0)),
+            genopt.Space.of(density=(-12.0, 12.0), cost=(-6.0, 6.0)),
+            max_components=1,
+        ).fit(designs[:, :2], designs[:, 2:4]),
     }
     code = BLOCKS[1].replace("model.fit(x,", "x = all_designs\nmodel.fit(x,")
     exec(code, names | {"all_designs": designs})

@@ -17,6 +17,7 @@ from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.goal import Goal
 from genopt.problems.base import Answer
+from genopt.routines.abstain import answered
 from genopt.routines.targets import ranked_rows
 from genopt.space import Space
 
@@ -146,13 +147,22 @@ def candidate_scores(
         baseline: the training rows, whose best one is the baseline.
 
     Returns:
-        Plain numbers; means over the goals of a batch.
+        Plain numbers; means over the goals of a batch that have designs. Where a routine may
+        abstain, ``abstained`` is the share of goals without.
     """
+    refusals = candidates.header.get("abstained")
+    asked = goal.batch_size
+    candidates, some, kept = answered(candidates, goal)
+    extra = {} if refusals is None else {"abstained": 1.0 - len(kept) / asked}
+    if some is None:
+        return {"candidates": 0.0, **extra}
+    goal = some
     best, claim = candidates.best(), candidates.best("claimed")
     space = candidates.x_space
     inside = space.contains(candidates.x).to(torch.float64).mean()
     scores = {
         "candidates": float(len(candidates)),
+        **extra,
         "inside_space": float(inside),
         "claimed/best_loss": _mean(claim.loss),
         "claimed/satisfied": float(goal.satisfied(candidates.y_predicted).double().mean()),
@@ -172,6 +182,9 @@ def candidate_scores(
             scores[f"round_trip_rmse/{term.column}"] = _mean(miss.square()) ** 0.5
     if answers and not goal.batched:
         scores.update(mode_scores(candidates.x[0], answers, space))
+    for name, value in candidates.header.get("constraints", {}).items():
+        if isinstance(value, int | float):
+            scores[f"constraints/{name}"] = float(value)
     if baseline is not None:
         y = baseline.y.expand(goal.batch_size, -1, -1) if goal.batched else baseline.y
         loss = goal.loss(y).reshape(goal.batch_size, -1)

@@ -21,6 +21,7 @@ from genopt.errors import GenoptError
 from genopt.goal import Goal
 from genopt.models.local_error import LocalError
 from genopt.protocols import ForwardModel
+from genopt.routines.abstain import answered
 
 # kernel widths of Kruse et al. (2021, arXiv 2101.10763)
 _WIDTHS = (0.05, 0.2, 0.9)
@@ -237,7 +238,10 @@ def held_out_curves(
         Curves of the first fifty proposals by order: ``by claim`` and, with a spread or a model,
         ``by expected loss``.
     """
-    goal = Goal(candidates.goal, candidates.x_space, candidates.y_space)
+    asked = Goal(candidates.goal, candidates.x_space, candidates.y_space)
+    candidates, goal, _ = answered(candidates, asked)
+    if goal is None:
+        return {}
     targets = goal.condition().reshape(goal.batch_size, -1)
     exact = exact_draws(problem, targets[:_EXACT_TARGETS], _EXACT_DRAWS, seed)
     claimed = torch.where(torch.isnan(candidates.loss), torch.inf, candidates.loss)

@@ -14,6 +14,7 @@ from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.goal import Goal
 from genopt.problems.base import Answer
+from genopt.routines.abstain import abstained_in_words, answered
 from genopt.routines.targets import ranked_rows
 from genopt.space import Space
 
@@ -35,10 +36,13 @@ def top_frame(candidates: Candidates, table: Table, n: int) -> pd.DataFrame:
         measured twice shows the mean of its measurements, or their most frequent class. With
         several goals also the values asked for, ``<y>_wanted``. Classes of y are text.
     """
+    asked = Goal(candidates.goal, candidates.x_space, candidates.y_space)
+    candidates, goals, kept = answered(candidates, asked)
     best = candidates.top(n)
+    if goals is None:
+        best = best.take(torch.empty(candidates.shape[0], 0, dtype=torch.long))
     frame = best.to_frame()
-    goals = Goal(candidates.goal, candidates.x_space, candidates.y_space)
-    if goals.batched:
+    if goals is not None and goals.batched:
         wanted = goals.condition()[frame["goal"].to_list()]
         for term in goals.terms:
             if term.kind == "equals":
@@ -49,6 +53,7 @@ def top_frame(candidates: Candidates, table: Table, n: int) -> pd.DataFrame:
     frame["nearest_row"] = [table.row_ids[i] for i in rows.tolist()]
     for i, name in enumerate(table.y_space.names):
         frame[f"{name}_nearest"] = [_mean_of_replicates(table, row, i) for row in rows.tolist()]
+    frame["goal"] = [kept[b] for b in frame["goal"]]
     return _classes_as_text(frame, table.y_space)
 
 
@@ -139,7 +144,12 @@ def verdict(
     Returns:
         The sentences.
     """
-    parts = []
+    refused = candidates.header.get("abstained")
+    asked = goal.batch_size
+    candidates, some, _ = answered(candidates, goal)
+    parts = [abstained_in_words(refused, asked)] if refused else []
+    if some is None:
+        return "; ".join(parts) + "."
     count = len(candidates)
     if answers and "mode_recall" in scores:
         found = round(scores["mode_recall"] * len(answers))
@@ -175,4 +185,10 @@ def verdict(
         )
     outside = round((1.0 - scores["inside_space"]) * count)
     parts.append(f"{outside} of {count} designs outside the bounds")
+    kept = candidates.header.get("constraints")
+    if kept:
+        parts.append(
+            f"all designs keep the constraints, largest violation {kept['largest_violation']:.1g} "
+            f"({kept['method']}; {100 * kept['acceptance']:.3g} % of the model's draws come near)"
+        )
     return "; ".join(parts) + "."

@@ -19,6 +19,8 @@ from genopt.errors import GenoptError
 
 CONFIG_NAME = "config"
 _GOAL = re.compile(r"^goal(\.[^=]+)?=")
+_SWEPT_GROUP = re.compile(r"^(model|routine)=[^=]*,")
+_GROUP_KEY = re.compile(r"^(?P<key>(model|routine)\.[^=]+)=(?P<value>.+)$")
 
 
 def conf_folder() -> Path:
@@ -73,6 +75,37 @@ def plain_overrides(arguments: Sequence[str]) -> list[str]:
         else:
             out.append(argument)
     return out
+
+
+def swept_overrides(arguments: Sequence[str]) -> list[str]:
+    """Overrides of a sweep in which keys of an engine wait until a job has chosen its engine.
+
+    Hydra composes a sweep without the choices that vary first, where a key such as
+    ``routine.samples`` would meet the default engine, which does not have it. A choice of one value
+    is left to the jobs.
+
+    Args:
+        arguments: command-line arguments.
+
+    Returns:
+        The arguments with such keys rewritten, where the engine or the routine varies.
+    """
+    if not any(_SWEPT_GROUP.match(argument) for argument in arguments):
+        return list(arguments)
+    out = []
+    for argument in arguments:
+        found = _GROUP_KEY.match(argument)
+        several = found is not None and _varies(found["value"])
+        out.append(
+            f"{found['key']}=choice({found['value']})" if found and not several else argument
+        )
+    return out
+
+
+def _varies(value: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(f"key={value}").is_sweep_override()
 
 
 def sweep_folder(arguments: Sequence[str]) -> list[str]:

@@ -11,7 +11,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from genopt.app.compose import CONFIG_NAME, conf_folder, plain_overrides, prepare, sweep_folder
+from genopt.app.compose import (
+    CONFIG_NAME,
+    conf_folder,
+    plain_overrides,
+    prepare,
+    sweep_folder,
+    swept_overrides,
+)
 from genopt.app.messages import explain
 from genopt.app.parts import overridden_keys, without_unused
 
@@ -50,7 +57,7 @@ def main() -> None:
     # without this Hydra prints its own report of an error and exits before ours can
     os.environ[_TRACEBACK] = "1"
     given = sys.argv[1:]
-    sys.argv[1:] = [*plain_overrides(given), *sweep_folder(given)]
+    sys.argv[1:] = [*swept_overrides(plain_overrides(given)), *sweep_folder(given)]
     prepare()
     app = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=CONFIG_NAME)
     try:

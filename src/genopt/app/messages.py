@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, ValidationError
 
@@ -36,6 +36,11 @@ def explain(error: BaseException) -> str | None:
             return f"{cause.full_key}: {_first_line(cause)}"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
             return unknown_key(str(cause.full_key), sys.argv[1:])
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} cannot be read: put text with signs or spaces in quotes, for "
+            "example \"routine.constraints=['a + b <= 1']\""
+        )
     if isinstance(error, HydraException):
         return _first_line(error)
     return None

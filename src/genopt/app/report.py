@@ -126,21 +126,22 @@ def _show_problem(entries: list[Entry], root: Path) -> pd.DataFrame:
     from genopt.data.table import Table
     from genopt.goal import Goal
 
-    first = Candidates.load(entries[0].folder / "candidates.parquet")
-    x_space, y_space = first.x_space, first.y_space
-    goal = Goal(first.goal, x_space, y_space)
+    found = [Candidates.load(entry.folder / "candidates.parquet") for entry in entries]
+    x_space, y_space = found[0].x_space, found[0].y_space
+    goal = Goal(found[0].goal, x_space, y_space)
     rows = pd.read_parquet(entries[0].folder / "data.parquet")
     table = Table.from_frame(rows, x_space, y_space)
-    verified = bool(first.y_verified.isfinite().any())
+    verified = any(candidates.verified for candidates in found)
     source = "simulated" if verified else "measured"
 
     frames, series = [], {}
-    for entry in entries:
+    for entry, candidates in zip(entries, found, strict=True):
         label = _label(entry, entries)
         frames.append(pd.read_csv(entry.folder / "top.csv").assign(model=label))
-        best = Candidates.load(entry.folder / "candidates.parquet").top(10)
+        best = candidates.top(10)
         series[label] = (best.y_verified if verified else best.y_predicted)[0]
-    known = best_rows_frame(goal, table, max(len(frame) for frame in frames) // goal.batch_size)
+    count = max(len(frame) for frame in frames) // goal.batch_size
+    known = best_rows_frame(goal, table, max(count, 1))
     frame = pd.concat([*frames, known.assign(model=f"best {source}")], ignore_index=True)
 
     screen = Screen()

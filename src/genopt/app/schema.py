@@ -35,6 +35,7 @@ class ConfigSchema:
     paths: Any = MISSING
     goal: Any = field(default_factory=dict)
     held_out_goals: int | None = None
+    calibration: int | None = None
     seed: int = 0
     checkpoint: str | None = None
     top: int = 5
@@ -81,6 +82,22 @@ class TableProblemSchema:
 
 
 @dataclass
+class BigTableSchema:
+    """A user's own file that may be larger than memory."""
+
+    _target_: str = MISSING
+    path: str = MISSING
+    x: list[str] = MISSING
+    y: list[str] = MISSING
+    goal: Any = None
+    bounds: Any = None
+    kinds: Any = None
+    labels: Any = None
+    units: Any = None
+    simplexes: list[list[str]] | None = None
+
+
+@dataclass
 class MixtureSchema:
     """The Gaussian mixture."""
 
@@ -93,6 +110,8 @@ class MixtureSchema:
     folds: int | None = None
     patience: int | None = None
     covariance: str = MISSING
+    n_factors: int | None = None
+    members: int = MISSING
     n_init: int = MISSING
     regularization: float = MISSING
 
@@ -142,6 +161,8 @@ class FlowSchema:
     time_sampling: Any = MISSING
     sampler: Any = MISSING
     condition_dropout: float = MISSING
+    given_x: float = MISSING
+    x_pca: bool = MISSING
     draws: int | None = None
     ema: float = MISSING
     epochs: int | None = None
@@ -152,6 +173,7 @@ class FlowSchema:
     clip: float = MISSING
     schedule: str = MISSING
     warmup: float = MISSING
+    compile: Any = MISSING
 
 
 @dataclass
@@ -162,6 +184,10 @@ class ConditionSchema:
     _partial_: bool = True
     samples: int = MISSING
     targets: int = MISSING
+    abstain: Any = None
+    constraints: Any = None
+    constraint_method: str = MISSING
+    constraint_tries: int = MISSING
 
 
 @dataclass
@@ -172,6 +198,11 @@ class GenerateSchema:
     _partial_: bool = True
     samples: int = MISSING
     targets: int = MISSING
+    guidance: float = MISSING
+    abstain: Any = None
+    constraints: Any = None
+    constraint_method: str = MISSING
+    constraint_tries: int = MISSING
     trajectory: bool = MISSING
 
 
@@ -201,6 +232,7 @@ SCHEMAS: dict[str, tuple[str | None, type]] = {
     "base_paths": ("paths", PathsSchema),
     "base_data": ("data", DataSchema),
     "base_table": ("problem", TableProblemSchema),
+    "base_big_table": ("problem", BigTableSchema),
     "base_mixture": ("model", MixtureSchema),
     "base_multitask": ("model", MultitaskSchema),
     "base_ensemble": ("model", EnsembleSchema),

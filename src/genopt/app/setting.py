@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,13 +80,18 @@ class Setting:
         return self.problem.answers if same else ()
 
     def file_bytes(self) -> bytes:
-        """The user's own table and checkpoint, so that a changed file means another study."""
+        """Hashes of the user's own table and checkpoint: a changed file means another study."""
         paths = [
             self.config.problem.get("path"),
             self.config.checkpoint,
             self.config.model.get("pretrained"),
         ]
-        return b"".join(Path(path).expanduser().read_bytes() for path in paths if path)
+        marks = []
+        for path in filter(None, paths):
+            # by pieces: a table may be larger than memory
+            with Path(path).expanduser().open("rb") as file:
+                marks.append(hashlib.file_digest(file, "sha256").digest())
+        return b"".join(marks)
 
 
 def _check_trainer(trainer: DictConfig) -> None:

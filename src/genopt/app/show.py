@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 _WIDTH = 200
 _TINY = 1e-9
 _SCORES = ("r2", "accuracy", "coverage_90")
+_ALWAYS = (
+    "round_trip",
+    "mode_",
+    "weight_",
+    "resimulation/r_",
+    "resimulation/mmd",
+    "calibration/kl",
+)
 # with more goals than these, the table shows the best design of the first ones
 _FEW_GOALS, _GOALS = 3, 10
 # with more design columns than these, those that never vary are left out
@@ -92,7 +102,7 @@ class Screen:
         if not self.first:
             return
         problem = setting.problem
-        if table:
+        if table and len(result.top):
             title = f"{problem.name}: best distinct designs"
             shown = [term.column for term in setting.goal.terms]
             top, goals = result.top, result.top["goal"].nunique()
@@ -151,13 +161,14 @@ def designs_table(
     table = Table(header_style="")
     for _, header, style in columns:
         table.add_column(header, style=style, justify="right", overflow="fold")
+    least = {name: _least(top, name, x_space, properties) for name, _, _ in columns}
     previous = None
     for row in top.to_dict("records"):
         key = tuple(row[name] for name in lead)
         if previous is not None and key != previous:
             table.add_section()
         previous = key
-        table.add_row(*(_claim(row, name, spread.get(name)) for name, _, _ in columns))
+        table.add_row(*(_claim(row, name, spread.get(name), least[name]) for name, _, _ in columns))
     return table
 
 
@@ -174,9 +185,7 @@ def numbers_line(metrics: Mapping[str, float], columns: Sequence[str]) -> str:
     shown = [
         f"{_spoken(name)} {value:.3g}"
         for name, value in metrics.items()
-        if name.startswith(
-            ("round_trip", "mode_", "weight_", "resimulation/r_", "resimulation/mmd")
-        )
+        if name.startswith(_ALWAYS)
         or any(name.endswith(f"held_out/{kind}/{c}") for kind in _SCORES for c in columns)
     ]
     for kind, column in product(_SCORES, columns):
@@ -184,7 +193,8 @@ def numbers_line(metrics: Mapping[str, float], columns: Sequence[str]) -> str:
         if mean is not None:
             scatter = metrics.get(f"folds/{kind}_std/{column}", math.nan)
             shown.append(f"folds {kind}/{column} {mean:.3g} ± {scatter:.1g}")
-    shown += [f"diversity {metrics['diversity']:.3g}"]
+    if "diversity" in metrics:
+        shown += [f"diversity {metrics['diversity']:.3g}"]
     shown += [f"fit {metrics['fit_seconds']:.1f} s", f"search {metrics['routine_seconds']:.1f} s"]
     return "  ".join(shown)
 
@@ -194,17 +204,29 @@ def _spoken(metric: str) -> str:
     return re.sub(r"^(held_out|resimulation)/", "", metric.replace("_held_out/", " "))
 
 
-def _claim(row: Mapping[Any, Any], name: str, spread: str | None) -> str:
+def _least(top: pd.DataFrame, name: str, x_space: Space, properties: Sequence[str]) -> float:
+    """The size below which a number of a column is shown as zero: columns may be in tiny units."""
+    if name in x_space and x_space[name].bounded:
+        largest = x_space[name].upper - x_space[name].lower
+    else:
+        told = [n for n in properties if name.startswith(f"{n}_")]
+        alike = [c for c in top if any(str(c).startswith(f"{n}_") for n in told)] or [name]
+        numbers = top[alike].select_dtypes("number").to_numpy(dtype=float)
+        largest = max(abs(numbers[~np.isnan(numbers)]), default=1.0)
+    return _TINY * min(1.0, float(largest))
+
+
+def _claim(row: Mapping[Any, Any], name: str, spread: str | None, least: float) -> str:
     """A cell; a claim with its standard deviation where there is one."""
-    cell = _cell(row[name])
+    cell = _cell(row[name], least)
     if spread is None or math.isnan(row[spread]):
         return cell
     return f"{cell} ± {row[spread]:.2g}"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, least: float) -> str:
     if isinstance(value, float):
-        if abs(value) < _TINY:
+        if abs(value) < least:
             return "0"
         return "-" if math.isnan(value) else f"{value:.4g}"
     return str(value)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from genopt.app.calibrated import calibrated, unseen_pairs
 from genopt.app.folder import StudyFolder, environment, fingerprint
 from genopt.app.logs import close, log_result, quiet_wandb
 from genopt.app.parts import call, make, make_all
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from genopt.candidates import Candidates
+    from genopt.data.table import Table
     from genopt.models.options import FitOptions
 
 logger = logging.getLogger(__name__)
@@ -83,6 +86,7 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
     if config.checkpoint is not None:
         model = _loaded(type(model), config.checkpoint)
         check_spaces(model, setting.problem, f"checkpoint={config.checkpoint}")
+    unseen = unseen_pairs(config, model, setting.problem, setting.table)
     routine = make(config.routine, "routine")
     check_routine(routine, model, setting.goal, fitted=config.checkpoint is not None)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
@@ -102,7 +106,7 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
     quiet_wandb()
     try:
         loggers = make_all(config.logger, "logger")
-        result = _stages(setting, folder, model, loggers, screen)
+        result = _stages(setting, folder, model, unseen, loggers, screen)
         log_result(loggers, resolved, result)
     except BaseException as error:
         logger.info("the study failed: %s\n%s", error, traceback.format_exc())
@@ -139,12 +143,18 @@ def load_result(folder: StudyFolder) -> StudyResult:
 
 # -- the stages ------------------------------------------------------------------------------------
 def _stages(
-    setting: Setting, folder: StudyFolder, model: Any, loggers: list[Any], screen: Screen
+    setting: Setting,
+    folder: StudyFolder,
+    model: Any,
+    unseen: Table | None,
+    loggers: list[Any],
+    screen: Screen,
 ) -> StudyResult:
     import torch
 
     from genopt.analysis.heldout import HeldOut
     from genopt.analysis.metrics import candidate_scores
+    from genopt.analysis.reconstruction import lost_by_rows
     from genopt.analysis.resimulation import curve_scores, held_out_curves
     from genopt.analysis.summary import top_frame, verdict
     from genopt.protocols import ForwardModel
@@ -166,11 +176,23 @@ def _stages(
         whose = "held_out" if judge is None else "judge_held_out"
         metrics |= {f"{whose}/{name}": value for name, value in held_out.scores().items()}
     metrics |= folds
+    lost = lost_by_rows(model, table)
+    metrics |= {
+        f"reconstruction_error/{rows.replace(' ', '_')}/{column}": share
+        for rows, shares in lost.items()
+        for column, share in shares.items()
+    }
     curves = {}
     if config.held_out_goals is not None and candidates.verified:
         curves = held_out_curves(candidates, train, model, setting.problem, config.seed)
         metrics |= curve_scores(curves)
     words = verdict(candidates, setting.goal, metrics, setting.answers)
+    honest = None
+    if unseen is not None:
+        screen.note(f"calibrating the model with {len(unseen)} unseen designs")
+        honest = calibrated(model, unseen, setting.problem, setting.goal, config.seed)
+        metrics |= honest.metrics
+        words += f" Calibration: {honest.calibration.verdict()}."
     # a neighbour without a label in the goal's columns says nothing about a claim
     labelled = torch.isfinite(table.y[:, [term.index for term in setting.goal.terms]]).any(1)
     top = top_frame(candidates, table.rows(labelled), config.top)
@@ -191,6 +213,9 @@ def _stages(
             held_out,
             getattr(model, "history", None),
             curves,
+            calibration=None if honest is None else honest.calibration,
+            exact=None if honest is None else honest.exact,
+            lost=lost,
         )
     return StudyResult(folder.path, candidates, top, metrics, words)
 
@@ -312,6 +337,7 @@ def _candidates(
 ) -> tuple[Candidates, float]:
     """What the routine returns, verified and saved; read back where it is already there."""
     from genopt.candidates import Candidates
+    from genopt.routines.abstain import AbstainedWarning
     from genopt.routines.verify import verify
 
     saved = folder.path / "candidates.parquet"
@@ -320,15 +346,18 @@ def _candidates(
     routine = make(setting.config.routine, "routine")
     screen.note(f"searching for designs: {setting.goal}")
     started = time.perf_counter()
-    candidates = call(
-        routine,
-        model,
-        setting.goal,
-        table=setting.table.part("train"),
-        judge=judge,
-        seed=setting.config.seed,
-        progress=setting.config.progress,
-    )
+    with warnings.catch_warnings():
+        # the verdict says what was refused
+        warnings.simplefilter("ignore", AbstainedWarning)
+        candidates = call(
+            routine,
+            model,
+            setting.goal,
+            table=setting.table.part("train"),
+            judge=judge,
+            seed=setting.config.seed,
+            progress=setting.config.progress,
+        )
     seconds = time.perf_counter() - started
     candidates = verify(candidates, setting.problem)
     candidates.save(saved)

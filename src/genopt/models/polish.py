@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from genopt.data.module import TensorDataModule
+from genopt.data.streaming import EncodedStream
 from genopt.errors import GenoptError
 from genopt.models.training import MONITOR, TabularModule
 
@@ -118,6 +119,8 @@ class Polish(Callback):
                 f"{type(pl_module).__name__} cannot be polished: fit it with "
                 "genopt.models.training.fit or the model's own fit method"
             )
+        if isinstance(data.train_tensors, EncodedStream):
+            raise GenoptError("polish needs all rows in memory: leave it out for a streamed table")
         polish(
             pl_module,
             data.train_tensors,

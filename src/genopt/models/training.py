@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from genopt.data.module import TensorDataModule
+from genopt.data.streaming import EncodedStream
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.callbacks import BestWeights, EpochProgress, LastCheckpoint
 from genopt.models.lightning import interruptible, new_trainer, quiet
@@ -225,8 +226,14 @@ class TabularModule(pl.LightningModule):
         """Log the epoch's losses, stop a fit that diverged and let the plateau schedule look."""
         loss = torch.stack(self._losses).mean()
         self._losses.clear()
-        self.log("train/loss", loss)
-        entry = {"epoch": float(self.current_epoch), "train/loss": float(loss)}
+        optimizer: Any = self.optimizers()
+        rate = float(optimizer.param_groups[0]["lr"])
+        self.log_dict({"train/loss": loss, "learning_rate": rate})
+        entry = {
+            "epoch": float(self.current_epoch),
+            "train/loss": float(loss),
+            "learning_rate": rate,
+        }
         held_out = self.trainer.callback_metrics.get(MONITOR)
         if held_out is not None:
             entry[MONITOR] = float(held_out)
@@ -305,7 +312,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def fit(
     module: TabularModule,
-    train: tuple[Tensor, ...],
+    train: tuple[Tensor, ...] | EncodedStream,
     validation: tuple[Tensor, ...] | None,
     *,
     epochs: int,
@@ -317,7 +324,7 @@ def fit(
 
     Args:
         module: what is trained, in place; it comes back in eval mode.
-        train: tensors (N, ...) that `TabularModule.batch_loss` takes.
+        train: tensors (N, ...) that `TabularModule.batch_loss` takes, or a stream of such rows.
         validation: the same for the rows that watch the training, or None.
         epochs: passes over the rows.
         batch_size: rows of a mini-batch.

@@ -18,8 +18,10 @@ from genopt.goal import Goal
 from genopt.models.flow.conditional import ConditionalFlow
 from genopt.models.mixture.engine import Mixture
 from genopt.protocols import ConditionalModel
+from genopt.routines.abstain import threshold_of
+from genopt.routines.constraints.limits import Limits
 from genopt.routines.latent_candidates import DENSITIES, optimize_latent_candidates
-from genopt.routines.sample import condition, generate, refuse_fixed
+from genopt.routines.sample import check_request, condition, generate
 from genopt.routines.surrogate import is_surrogate
 from genopt.terms import Term
 from genopt.variable import Variable
@@ -118,15 +120,16 @@ def _refuse(model: Any, routine: str, choice: str) -> NoReturn:
 
 
 def _counts(options: Mapping[str, Any]) -> None:
+    threshold_of(options.get("abstain"))
     for name in ("samples", "targets"):
         if options.get(name, 1) < 1:
             raise GenoptError(f"routine.{name} must be at least 1, got {options[name]}")
 
 
 def _check_condition(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
-    del goal
     _needs(model, Mixture, "condition", "mixture")
     _counts(options)
+    _check_limits(model, goal, options)
 
 
 def _check_generate(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
@@ -134,7 +137,21 @@ def _check_generate(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
     if options.get("trajectory"):
         _needs(model, ConditionalFlow, "generate with routine.trajectory=true", "flow")
     _counts(options)
-    refuse_fixed(goal)
+    check_request(model, goal, options.get("guidance", 1.0))
+    _check_limits(model, goal, options)
+
+
+def _check_limits(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
+    """Refuse constraints that cannot be read or kept, before anything is trained."""
+    limits = Limits.of(
+        options.get("constraints"),
+        goal,
+        options.get("constraint_method", "auto"),
+        options.get("constraint_tries", 200),
+        model,
+    )
+    if limits is not None:
+        limits.warn_if_empty(goal)
 
 
 def _check_optimize_latent(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:

@@ -18,9 +18,13 @@ from genopt.errors import GenoptError
 from genopt.goal import Goal
 from genopt.models.flow.conditional import ConditionalFlow
 from genopt.models.mixture.engine import Mixture
-from genopt.models.mixture.reach import warn_outside
+from genopt.models.mixture.reach import measured, region_scores, warn_outside
 from genopt.models.mixture.region_goals import Region, sample_region
 from genopt.protocols import ConditionalModel, ForwardModel
+from genopt.routines.abstain import Asked
+from genopt.routines.constraints.limits import Limits, flow_source, judged, way_of, with_limits
+from genopt.routines.constraints.planes import plane_source
+from genopt.routines.constraints.source import Source
 from genopt.routines.targets import confined_columns, reachable_targets
 
 
@@ -31,6 +35,10 @@ def condition(
     table: Table | None = None,
     samples: int = 1000,
     targets: int = 16,
+    abstain: bool | float | None = None,
+    constraints: Any = None,
+    constraint_method: str = "auto",
+    constraint_tries: int = 200,
     seed: int = 0,
 ) -> Candidates:
     """Designs from the exact conditional of a joint density, with the density's own prediction.
@@ -46,24 +54,44 @@ def condition(
         table: measured rows, for goals with ``min`` or ``max``.
         samples: designs for each goal (rounded up to fill every target).
         targets: how many of the best rows become targets where the goal has ``min`` or ``max``.
+        abstain: true to refuse targets outside the data (scores above 1), a number for another
+            score; see `genopt.routines.abstain`. None to answer all of them.
+        constraints: rules that every design keeps, such as ``["a + 2 * b <= 3"]``; see
+            `genopt.Constraint`.
+        constraint_method: ``auto`` or ``select``: draws that come near are kept and projected.
+        constraint_tries: most draws for each design where there are constraints.
         seed: seed of the draw.
 
     Returns:
         Candidates (B, R) with the log density of each design and the score of its target.
 
     Raises:
-        GenoptError: if no target is reachable or a number is not positive.
+        GenoptError: if no target is reachable, a number is not positive, or no design keeps the
+            constraints.
     """
+    limits = Limits.of(constraints, goal, constraint_method, constraint_tries, model)
     wanted, n = _plan(goal, table, samples, targets, regions=True)
+    columns, *ends = confined_columns(goal)
+    region = None
+    if columns:
+        region = Region(columns, *(end.repeat_interleave(wanted.shape[1], 0) for end in ends))
+    asked = Asked.of(
+        goal,
+        wanted,
+        region,
+        abstain,
+        lambda y, part, _: model.ood_score(y) if part is None else region_scores(model, y, part),
+        measured(model),
+    )
+    if asked.nothing:
+        return asked.empty(n * wanted.shape[1])
+    goal, wanted, region = asked.goal, asked.wanted, asked.region
     conditions = wanted.reshape(-1, wanted.shape[-1])
     fixed = {i: value.repeat_interleave(wanted.shape[1]) for i, value in goal.fixed.items()}
     if not goal.batched:
         fixed = dict(goal.fixed)
     generator = torch.Generator().manual_seed(seed)
-    columns, *ends = confined_columns(goal)
-    region = None
-    if columns:
-        region = Region(columns, *(end.repeat_interleave(wanted.shape[1], 0) for end in ends))
+    if region is not None:
         drawn = sample_region(model, conditions, region, n, generator, fixed=fixed)
         x, density, score = drawn.x, drawn.log_density, drawn.ood
     else:
@@ -72,7 +100,28 @@ def condition(
         density = model.log_prob(x.reshape(-1, x.shape[-1]), pairs).reshape(len(x), n)
         score = model.ood_score(conditions)
     warn_outside(model, conditions, score, region)
-    return _collect(goal, wanted, x, model.predict_y(x), score, density)
+    if limits is None:
+        return asked.complete(_collect(goal, wanted, x, model.predict_y(x), score, density))
+
+    def draw(rows: Tensor, count: int) -> Tensor:
+        held = {i: value.expand(len(conditions))[rows] for i, value in fixed.items()}
+        if region is None:
+            return model.sample(conditions[rows], count, generator, fixed=held)
+        part = region.take(rows)
+        return sample_region(model, conditions[rows], part, count, generator, fixed=held).x
+
+    source = Source(len(conditions), model.x_space, generator, draw)
+    if region is None:
+        held = {i: value.expand(len(conditions)) for i, value in fixed.items()}
+        source = plane_source(model, conditions, held, limits.rules, generator) or source
+    found = limits.draws(source, n)
+    logs: Tensor | None = None
+    if region is None:
+        pairs = conditions.repeat_interleave(n, 0)
+        logs = model.log_prob(found.x.flatten(0, 1), pairs).reshape(len(found.x), n)
+    claims = model.predict_y(found.x)
+    candidates = _collect(goal, wanted, found.x, claims, score, logs)
+    return asked.complete(with_limits(candidates, found))
 
 
 def generate(
@@ -84,6 +133,11 @@ def generate(
     samples: int = 1000,
     targets: int = 16,
     trajectory: bool = False,
+    guidance: float = 1.0,
+    abstain: bool | float | None = None,
+    constraints: Any = None,
+    constraint_method: str = "auto",
+    constraint_tries: int = 200,
     seed: int = 0,
 ) -> Candidates:
     """Designs from a generative model of p(x | y).
@@ -98,49 +152,98 @@ def generate(
         samples: designs for each goal (rounded up to fill every target).
         targets: how many of the best rows become targets where the goal has no exact values.
         trajectory: whether to keep each design's way from noise to data.
+        guidance: weight of the properties; above 1 the designs are sharper than p(x | y).
+        abstain: true to refuse targets outside the data (scores above 1), a number for another
+            score; see `genopt.routines.abstain`. None to answer all of them.
+        constraints: rules that every design keeps, such as ``["a + 2 * b <= 3"]``; see
+            `genopt.Constraint`.
+        constraint_method: ``select``, ``smc``, ``gradient`` or ``auto``, see
+            `genopt.routines.constraints.drawing.constrained_draws`.
+        constraint_tries: most draws for each design where there are constraints.
         seed: seed of the draw.
 
     Returns:
         Candidates (B, R) with the score of each design's target.
 
     Raises:
-        GenoptError: if the goal holds columns of x fixed, no target is reachable, or a number is
-            not positive.
+        GenoptError: if the model was not trained for columns of x that the goal holds fixed or for
+            guidance, no target is reachable, a number is not positive, or no design keeps the
+            constraints.
     """
-    refuse_fixed(goal)
+    check_request(model, goal, guidance)
+    limits = Limits.of(constraints, goal, constraint_method, constraint_tries, model)
     wanted, n = _plan(goal, table, samples, targets)
+    asked = Asked.of(
+        goal,
+        wanted,
+        None,
+        abstain,
+        lambda y, _, rows: model.ood_score(y, **_held(goal, wanted, rows)),
+        None if table is None else table.y,
+    )
+    if asked.nothing:
+        return asked.empty(n * wanted.shape[1])
+    goal, wanted = asked.goal, asked.wanted
     conditions = wanted.reshape(-1, wanted.shape[-1])
     generator = torch.Generator().manual_seed(seed)
-    path, header = None, {}
+    held = _held(goal, wanted)
+    extra = held if guidance == 1.0 else {"guidance": guidance, **held}
+    path, header, found = None, {}, None
+    if limits is not None:
+        source = flow_source(model, conditions, generator, extra)
+        found = limits.draws(source, n, judged(goal, judge, wanted.shape[1]))
     if trajectory:
         if not isinstance(model, ConditionalFlow):
             raise GenoptError(f"{type(model).__name__} has no trajectory: set trajectory=false")
-        path = model.sample(conditions, n, generator, return_trajectory=True)
+        if found is None:
+            path = model.sample(conditions, n, generator, return_trajectory=True, **extra)
+        else:
+            path = way_of(found, model, conditions, extra)
         x = path[..., -1, :]
         header = {"trajectory": "flow", "times": model.sampler.grid()}
+    elif found is not None:
+        x = found.x
     else:
-        x = model.sample(conditions, n, generator)
+        x = model.sample(conditions, n, generator, **extra)
     with torch.no_grad():
         claims = None if judge is None else judge.predict_y(x.to(torch.float64))
-    score = model.ood_score(conditions)
-    return _collect(goal, wanted, x, claims, score, trajectory=path, header=header)
+    score = model.ood_score(conditions, **held)
+    candidates = _collect(goal, wanted, x, claims, score, trajectory=path, header=header)
+    return asked.complete(candidates if found is None else with_limits(candidates, found))
 
 
-def refuse_fixed(goal: Goal) -> None:
-    """Refuse a goal that holds columns of x, which p(x | y) alone cannot.
+def _held(goal: Goal, wanted: Tensor, rows: Tensor | None = None) -> dict[str, Any]:
+    """The held columns of x, one value for each target (B * T,) or some of them, if there are."""
+    if not goal.fixed:
+        return {}
+    count = wanted.shape[:2]
+    every = {i: v.reshape(-1, 1).expand(count).reshape(-1) for i, v in goal.fixed.items()}
+    return {"fixed": every if rows is None else {i: v[rows] for i, v in every.items()}}
+
+
+def check_request(model: ConditionalModel, goal: Goal, guidance: float = 1.0) -> None:
+    """Refuse held columns of x, or guidance, that the model is not made for.
 
     Args:
+        model: the model, fitted or not.
         goal: what is wanted.
+        guidance: weight of the properties.
 
     Raises:
-        GenoptError: if a column of x is held.
+        GenoptError: if the model cannot hold these columns or cannot be guided.
     """
+    if isinstance(model, ConditionalFlow):
+        model.check_request(goal.fixed, guidance, goal.batch_size)
+        return
+    name = type(model).__name__
     if goal.fixed:
-        names = ", ".join(goal.x_space.names[i] for i in goal.fixed)
+        columns = ", ".join(goal.x_space.names[i] for i in goal.fixed)
         raise GenoptError(
-            f"routine=generate cannot hold design columns fixed ({names}): use model=mixture or "
-            "model=multitask, or drop them from the goal"
+            f"{name} cannot hold design columns fixed ({columns}) in routine=generate: use "
+            "model=flow with model.given_x=0.3, model=mixture or model=multitask, or drop them"
         )
+    if guidance != 1.0:
+        raise GenoptError(f"{name} cannot be guided: set routine.guidance=1, or use model=flow")
 
 
 def _plan(

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genopt.analysis import plots
+from genopt.analysis.calibrate import Calibration
 from genopt.analysis.heldout import HeldOut
 from genopt.analysis.resimulation import PUBLISHED, ResimulationCurve
 from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.goal import Goal
 from genopt.problems.base import Answer
+from genopt.routines.abstain import answered
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 
 def draw_figures(
@@ -28,6 +31,9 @@ def draw_figures(
     held_out: HeldOut | None = None,
     history: list[dict[str, float]] | None = None,
     resimulation: Mapping[str, ResimulationCurve] | None = None,
+    calibration: Calibration | None = None,
+    exact: Tensor | None = None,
+    lost: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[Path]:
     """Draw what the study's results allow.
 
@@ -41,6 +47,9 @@ def draw_figures(
         held_out: predictions for rows that training did not see.
         history: losses of every epoch.
         resimulation: errors of ranked proposals for several targets, by order.
+        calibration: how honest the model's distribution is.
+        exact: exact designs for the first goal (S, P).
+        lost: the share of each column's variance that the model's factors lose, by set of rows.
 
     Returns:
         The files.
@@ -48,7 +57,17 @@ def draw_figures(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for stem, figure in _figures(
-        name, goal, table, candidates, answers, held_out, history, resimulation
+        name,
+        goal,
+        table,
+        candidates,
+        answers,
+        held_out,
+        history,
+        resimulation,
+        calibration,
+        exact,
+        lost,
     ):
         path = folder / f"{stem}.png"
         figure.savefig(path)
@@ -65,7 +84,12 @@ def _figures(
     held_out: HeldOut | None,
     history: list[dict[str, float]] | None,
     resimulation: Mapping[str, ResimulationCurve] | None,
+    calibration: Calibration | None,
+    exact: Tensor | None,
+    lost: Mapping[str, Mapping[str, float]] | None,
 ) -> Iterator[tuple[str, Figure]]:
+    candidates, some, kept = answered(candidates, goal)
+    goal = goal if some is None else some
     space = candidates.x_space
     source = "simulated" if candidates.verified else "measured"
     if held_out is not None:
@@ -88,6 +112,9 @@ def _figures(
             yield "calibration", plots.plot_calibration(curves, scores, title)
     if history:
         yield "learning_curves", plots.plot_learning_curves(history, f"{name}: learning curves")
+    if lost:
+        title = f"{name}: what the factors lose"
+        yield "reconstruction", plots.plot_reconstruction(lost, title)
     if resimulation:
         published = PUBLISHED.get(name, {})
         title = f"{name}: what ranked proposals are worth"
@@ -95,6 +122,19 @@ def _figures(
             "resimulation",
             plots.plot_resimulation(resimulation, published, title),
         )
+    if calibration is not None:
+        both = [c for c in (calibration.coverage, calibration.tarp) if c is not None]
+        title = f"{name}: true designs inside the model's regions"
+        yield "coverage", plots.plot_coverage(both, title)
+        title = f"{name}: ranks of true designs among draws"
+        yield "ranks", plots.plot_ranks(calibration.ranks, title)
+        if some is not None:
+            title = f"{name}: designs for {goal}"
+            exact = exact if kept[0] == 0 else None
+            yield "pairs", plots.plot_pairs(candidates.x[0], space, answers, exact, title)
+    if some is None:
+        # the routine abstained: there is no design to draw
+        return
     yield (
         "designs",
         plots.plot_conditional(
