@@ -28,7 +28,7 @@ from genopt.errors import GenoptError
 logger = logging.getLogger(__name__)
 
 # below this probability a fault is called one
-_DOUBTFUL = 0.01
+_DOUBTFUL = 0.05
 # |mean level - 1/2| in standard errors from which it has a direction
 _STEEP = 2.0
 
