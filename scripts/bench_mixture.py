@@ -2,7 +2,7 @@
 
 Run `python scripts/bench_mixture.py` to print every section, `--only failures` for one, `--write`
 to put what was measured into docs/benchmarks/mixture.md (sections that are not run stay as they
-are). About two minutes of one core in all. `pip install tgmm` adds the torch package to the
+are). About ten minutes of one core in all. `pip install tgmm` adds the torch package to the
 comparison; without it its cells stay empty.
 """
 

@@ -192,6 +192,7 @@ fit and the draws; bold: as good as asked. Settings are those of the experiment 
 (`<problem>_mixture` where there is one), and:
 {settings}; all rows of the
 problem are learnt from, as with `data.validation=0 data.test=0`.
+The numbers of components of these files were chosen on the same seeds.
 Baselines see the same rows: the row with the nearest outputs, one Gaussian and scikit-learn's
 mixture on raw columns, its size ({SIZES[0]} to {SIZES[-1]}) chosen by BIC. Figures are over all
 designs: *bias* and *std* are those of the worst column; *outliers* miss by more than {OUTLIER};

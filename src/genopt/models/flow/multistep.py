@@ -1,8 +1,4 @@
-"""A sampler that remembers velocities: the most accurate one for a given number of network calls.
-
-On learned flows its error at 32 calls was a half to a fifth of the midpoint rule's (section `parts`
-of the benchmark).
-"""
+"""A sampler that remembers velocities, so that each step costs one network call."""
 
 from __future__ import annotations
 
