@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PER_CANDIDATE = (
-    "y_predicted", "y_spread", "y_verified", "loss", "feasible", "log_density", "ood",
+    "y_predicted", "y_spread", "y_verified", "loss", "feasible", "log_density", "ood", "converged",
 )  # fmt: skip
 _DISTANCE = 0.05
 
@@ -43,9 +43,12 @@ class Candidates:
         log_density: log density of the design under the model (B, R), if the routine gives it.
         ood: how far from the training data the design or its goal is (B, R), if the routine gives
             it.
+        converged: bool (B, R): whether the solver that gave the design came to its end, if the
+            routine runs one.
         trajectory: designs along the search (B, R, S, P), if asked for.
         goal: the goal's specification.
-        header: further facts worth keeping (routine, seconds, calls); plain data.
+        header: further facts worth keeping; plain data. A study adds ``numbers`` (name to
+            number) to its metrics and the sentences ``says`` to its verdict.
 
     Raises:
         GenoptError: if the shapes do not fit together; the message names the field.
@@ -61,6 +64,7 @@ class Candidates:
     y_spread: Tensor | None = None
     log_density: Tensor | None = None
     ood: Tensor | None = None
+    converged: Tensor | None = None
     trajectory: Tensor | None = None
     goal: Mapping[str, Any] = field(default_factory=dict)
     header: Mapping[str, Any] = field(default_factory=dict)
@@ -283,7 +287,7 @@ class Candidates:
             columns[f"{name}_verified"] = self.y_verified[..., i].reshape(-1).numpy()
         columns["loss"] = self.loss.reshape(-1).numpy()
         columns["feasible"] = self.feasible.reshape(-1).numpy()
-        for name in ("log_density", "ood"):
+        for name in ("log_density", "ood", "converged"):
             value = getattr(self, name)
             if value is not None:
                 columns[name] = value.reshape(-1).numpy()
@@ -365,6 +369,7 @@ class Candidates:
             feasible=grid(["feasible"])[..., 0].bool(),
             log_density=grid(["log_density"])[..., 0] if "log_density" in frame else None,
             ood=grid(["ood"])[..., 0] if "ood" in frame else None,
+            converged=grid(["converged"])[..., 0].bool() if "converged" in frame else None,
             trajectory=trajectory,
             goal=header["goal"],
             header=header["header"],

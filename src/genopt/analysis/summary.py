@@ -150,6 +150,7 @@ def verdict(
     parts = [abstained_in_words(refused, asked)] if refused else []
     if some is None:
         return "; ".join(parts) + "."
+    parts += candidates.header.get("says", [])
     count = len(candidates)
     if answers and "mode_recall" in scores:
         found = round(scores["mode_recall"] * len(answers))

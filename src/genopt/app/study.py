@@ -10,7 +10,7 @@ import logging
 import time
 import traceback
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +169,10 @@ def _stages(
     train = table.part("train")
     metrics = {"fit_seconds": fit_seconds, "routine_seconds": seconds}
     metrics |= candidate_scores(candidates, setting.goal, setting.answers, train)
+    metrics |= {
+        f"routine/{name}": float(value)
+        for name, value in candidates.header.get("numbers", {}).items()
+    }
     forward = model if isinstance(model, ForwardModel) else judge
     held_out = None
     if forward is not None:
@@ -276,6 +280,14 @@ def _fit(model: Any, setting: Setting, folder: Path | None, loggers: list[Any]) 
     return time.perf_counter() - started
 
 
+def _trained(setting: Setting, table: Table) -> Any:
+    """The study's kind of model, fitted to another table; for routines that add rows to it."""
+    model = _new_model(setting.config.model, setting, "model")
+    options = replace(_options(setting, None, []), callbacks=[], progress=False)
+    model.fit_table(table, options)
+    return model
+
+
 def _options(setting: Setting, folder: Path | None, loggers: list[Any]) -> FitOptions:
     from genopt.models.options import FitOptions
 
@@ -355,6 +367,9 @@ def _candidates(
             setting.goal,
             table=setting.table.part("train"),
             judge=judge,
+            problem=setting.problem,
+            train=lambda table: _trained(setting, table),
+            folder=folder.path / "routine",
             seed=setting.config.seed,
             progress=setting.config.progress,
         )

@@ -18,6 +18,7 @@ from genopt.problems.plug_flow import PlugFlow
 from genopt.problems.rastrigin import Rastrigin
 from genopt.problems.reaction_equilibrium import ReactionEquilibrium
 from genopt.problems.robot_arm import RobotArm
+from genopt.problems.simulator import SimulationWarning, Simulator
 from genopt.problems.sine_wave import SineWave
 from genopt.problems.stochastic import StochasticProblem
 from genopt.problems.synthetic_pair import SyntheticPair
@@ -48,6 +49,8 @@ __all__ = [
     "Rastrigin",
     "ReactionEquilibrium",
     "RobotArm",
+    "SimulationWarning",
+    "Simulator",
     "SineWave",
     "StochasticProblem",
     "SuzukiCoupling",

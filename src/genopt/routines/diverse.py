@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genopt.goal import Goal
-from genopt.routines.multistart import Found
+from genopt.routines.restarts import Found
 from genopt.routines.surrogate import Surrogate
 
 _DISTINCT = 16

@@ -14,9 +14,9 @@ from genopt.errors import GenoptError, UnknownNameError
 from genopt.goal import Goal
 from genopt.models.multitask.labels import as_tensor
 from genopt.routines.coordinates import Bounds, Coordinates, Fixed, read_fixed
-from genopt.routines.multistart import Found, Multistart
 from genopt.routines.objective import Objective
 from genopt.routines.penalties import Penalties
+from genopt.routines.restarts import Found, Multistart
 from genopt.routines.search import SearchOptions
 from genopt.routines.surrogate import Surrogate, frozen, heads_of_kind, members
 from genopt.routines.wants import wants_of

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from genopt.candidates import Candidates
 from genopt.problems.base import Problem
+from genopt.problems.simulator import Simulator
 
 
 def verify(candidates: Candidates, problem: Problem) -> Candidates:
@@ -16,17 +15,9 @@ def verify(candidates: Candidates, problem: Problem) -> Candidates:
         problem: whose simulator is asked.
 
     Returns:
-        The candidates with ``y_verified``, NaN where a goal has no designs; unchanged where the
-        problem has no simulator.
+        The candidates with ``y_verified``, NaN where a goal has no designs or the simulator
+        fails; unchanged where the problem has no simulator.
     """
     if not problem.has_simulator:
         return candidates
-    x = candidates.x
-    there = torch.isfinite(x).all(-1)
-    with torch.no_grad():
-        if bool(there.all()):
-            return candidates.verified_by(problem.simulate(x))
-        y = torch.full_like(candidates.y_verified, torch.nan)
-        if bool(there.any()):
-            y[there] = problem.simulate(x[there]).to(y)
-    return candidates.verified_by(y)
+    return candidates.verified_by(Simulator(problem)(candidates.x))

@@ -32,7 +32,7 @@ from genopt.models.flow.stochastic import check_sampler, drawing
 class ConditionalFlow(FlowMatching):
     """The density of designs given properties, p(x | y), as a continuous flow from noise.
 
-    Options are those of `FlowMatching`; `fit` and `fit_table` learn, `sample`, `log_prob` and
+    Options are those of `FlowObjective`; `fit` and `fit_table` learn, `sample`, `log_prob` and
     `ood_score` use what was learned.
 
     Example:

@@ -17,13 +17,13 @@ from genopt.models.mixture.conditionals import Seed, generator_from
 from genopt.models.mixture.conditioning import Array, factorize
 
 if TYPE_CHECKING:
-    from genopt.models.mixture.gmm import GaussianMixture
+    from genopt.models.mixture.densities import Densities
 
 _DRAWS = 40_000
 _ROUNDS = 1000
 
 
-def log_density_threshold(gmm: GaussianMixture, alpha: float) -> float:
+def log_density_threshold(gmm: Densities, alpha: float) -> float:
     """The log density that a share alpha of the probability exceeds.
 
     Args:
@@ -49,7 +49,7 @@ def log_density_threshold(gmm: GaussianMixture, alpha: float) -> float:
     return float(np.quantile(logs, 1.0 - alpha))
 
 
-def draw_in_region(gmm: GaussianMixture, n: int, alpha: float, seed: Seed) -> Array:
+def draw_in_region(gmm: Densities, n: int, alpha: float, seed: Seed) -> Array:
     """Independent draws of the mixture that lie in its confidence region.
 
     Args:

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import gmr
 import numpy as np
 from numpy.typing import ArrayLike
 
 from genopt.errors import GenoptError
 from genopt.models.mixture.conditionals import ConditionalBatch, Seed
-from genopt.models.mixture.conditioning import Array, Conditioner
-from genopt.models.mixture.confidence import draw_in_region, log_density_threshold
+from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.conversions import parameters_of_gmr, parameters_of_sklearn
+from genopt.models.mixture.densities import Densities
 from genopt.models.mixture.gaussian import Gaussian
-from genopt.models.mixture.names import Columns, checked_names, column_numbers, picked
+from genopt.models.mixture.names import Columns, checked_names, picked
 from genopt.models.mixture.points import as_matrix, as_query, check_parameters
 from genopt.models.mixture.regions import RegionBatch
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from genopt.models.mixture.torch_mixture import TorchMixture
 
 
-class GaussianMixture(gmr.GMM):
+class GaussianMixture(Densities):
     """A mixture of Gaussians in p dimensions.
 
     Differences to gmr: arrays are copied, results are finite for every finite query, a near
@@ -85,11 +84,6 @@ class GaussianMixture(gmr.GMM):
         columns = ["?" if self.means is None else f"{self.dim} columns"]
         return f"GaussianMixture({some} of {', '.join(self.names or columns)})"
 
-    @property
-    def names(self) -> tuple[str, ...] | None:
-        """Names of the columns; None where they have none."""
-        return self._names
-
     # -- from and to other libraries ---------------------------------------------------------------
     @classmethod
     def from_gmr(cls, gmm: Any, names: Sequence[str] | None = None) -> GaussianMixture:
@@ -131,29 +125,7 @@ class GaussianMixture(gmr.GMM):
         self._check_initialized()
         return TorchMixture.of(self.priors, self.means, self.covariances, seed, names=self.names)
 
-    @property
-    def dim(self) -> int:
-        """Number of columns p."""
-        self._check_initialized()
-        return int(self.means.shape[1])
-
     # -- conditionals ------------------------------------------------------------------------------
-    def conditioner(self, indices: Columns) -> Conditioner:
-        """What all conditionals on the same columns share.
-
-        Args:
-            indices: the q given columns, numbers or names.
-
-        Returns:
-            The factored mixture.
-        """
-        given = self._columns(indices)
-        priors = np.asarray(self.priors, dtype=np.float64)
-        return Conditioner.of(priors / priors.sum(), self.means, self.covariances, given)
-
-    def _columns(self, indices: Columns, argument: str = "indices") -> list[int]:
-        return column_numbers(indices, self.dim, self.names, argument)
-
     def condition_batch(self, indices: Columns, X: ArrayLike) -> ConditionalBatch:
         """All conditionals p(free | given = X_c) at once.
 
@@ -255,44 +227,7 @@ class GaussianMixture(gmr.GMM):
             names=picked(self.names, kept),
         )
 
-    # -- densities ---------------------------------------------------------------------------------
-    def _weigh(self, X: ArrayLike) -> tuple[Array, Array, Array]:
-        points = as_matrix(X, self.dim, "X")
-        return self.conditioner(range(self.dim)).posterior(points)
-
-    def log_prob(self, X: ArrayLike) -> Array:
-        """Log density.
-
-        Args:
-            X: points (N, p).
-
-        Returns:
-            (N,), never below the lowest finite number.
-        """
-        return self._weigh(X)[2]
-
-    def to_responsibilities(self, X: ArrayLike) -> Array:
-        """Posterior probability of each component.
-
-        Args:
-            X: points (N, p).
-
-        Returns:
-            (N, k), rows sum to one.
-        """
-        return self._weigh(X)[0]
-
-    def to_probability_density(self, X: ArrayLike) -> Array:
-        """Density; zero where it underflows.
-
-        Args:
-            X: points (N, p).
-
-        Returns:
-            (N,).
-        """
-        return np.exp(self.log_prob(X))
-
+    # -- likelihoods and draws ---------------------------------------------------------------------
     def bic(self, X: ArrayLike) -> float:
         """Bayesian information criterion (lower is better).
 
@@ -336,37 +271,6 @@ class GaussianMixture(gmr.GMM):
         """
         batch = self.condition_batch([], np.empty((1, 0)))
         return batch.sample(n_samples, seed=random_state)[0]
-
-    def is_in_confidence_region(self, x: ArrayLike, alpha: float) -> Any:
-        """Whether points lie in the smallest region of probability alpha.
-
-        Args:
-            x: one point (p,) or points (N, p).
-            alpha: probability of the region, such as .9.
-
-        Returns:
-            A bool for one point, else bool (N,).
-        """
-        points = as_matrix(x, self.dim, "x")
-        inside = self.log_prob(points) >= log_density_threshold(self, alpha)
-        one = np.ndim(x) == 1 and len(points) == 1
-        return bool(inside[0]) if one else inside
-
-    def sample_confidence_region(
-        self, n_samples: int, alpha: float, random_state: Seed = None
-    ) -> Array:
-        """Independent draws in the smallest region of probability alpha.
-
-        Args:
-            n_samples: number of draws n.
-            alpha: probability of the region.
-            random_state: seed or generator; the object's own if None.
-
-        Returns:
-            (n, p).
-        """
-        seed = self.random_state if random_state is None else random_state
-        return draw_in_region(self, n_samples, alpha, seed)
 
     def to_mvn(self) -> Gaussian:
         """The single Gaussian with the same mean and covariance.
