@@ -69,9 +69,10 @@ fails without a sign where a table has classes (suzuki_coupling), and AIC also w
 (few_noisy_rows) or noisy (absolute_value). Their components sit on a handful of training rows
 there: designs stay close to those, which shortens the round trip, and the held-out density is tens
 to thousands of nats lower. On noiseless simulators with few rows (plug_flow) `criterion=aic`
-follows the curve more closely. After BIC and AIC the mixture that grew by cuts is kept, which is
-likelier than one from k-means, but its designs for arm_kinematics miss by half as much again; after
-`heldout` the last EM starts from k-means. `conditional` chooses much as `heldout` does, but has no
+follows the curve more closely, `interpolated_rows` far more so. After BIC and AIC the last EM
+starts from the mixture that grew by cuts or from clusters of all rows, whichever predicts held-out
+entries better: what grew is likelier, but on arm_kinematics its designs miss by half as much again.
+After `heldout` it starts from clusters. `conditional` chooses much as `heldout` does, but has no
 reason to resolve the density of the outputs, which `ood_score` needs.
 """
 # problem, rows, largest number of components

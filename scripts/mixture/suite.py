@@ -162,7 +162,6 @@ def _stationary(problem: Problem, x: Tensor, _: Tensor) -> Figures:
 
 def cases() -> list[Case]:
     """All of them; the settings beyond an experiment's own stand here."""
-    plug = ("model.criterion=aic", "model.regularization=1e-8", "model.max_components=50")
     disk = CstrMapping()
     return [
         Case(PengRobinson(), _roots, {"mean abs r": 5e-5, "share of roots found": 1, "TV": 0.05}),
@@ -178,7 +177,7 @@ def cases() -> list[Case]:
                     "output error of the mean design": most,
                     "false modes": 0,
                 },
-                (*plug, f"problem.case={case}"),
+                (f"problem.case={case}",),
                 name=f"plug_flow, {case}",
             )
             for case, most in (("S1", 5e-4), ("S2", 2e-3))

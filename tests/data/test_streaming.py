@@ -6,10 +6,21 @@ import pyarrow as pa
 import pytest
 import torch
 
-from genopt import ArrowTable, ConditionalFlow, GenoptError, Table, compose, run_study
+from genopt import (
+    ArrowTable,
+    ConditionalFlow,
+    FlexibleMultiTaskModel,
+    GenoptError,
+    Mixture,
+    Table,
+    compose,
+    run_study,
+)
 from genopt.data.arrow_file import ArrowFile, numbers
-from genopt.data.streaming import EncodedStream, StreamLoader, design_hash
+from genopt.data.stream_loader import EncodedStream, StreamLoader
+from genopt.data.streaming import design_hash
 from genopt.errors import UnknownNameError
+from genopt.models.options import FitOptions
 from genopt.problems.big_table import BigTableProblem
 
 ROWS = 6000
@@ -219,3 +230,16 @@ def test_a_study_trains_on_the_file_and_notices_when_it_changes(tmp_path, frame)
     frame.tail(2000).to_parquet(path)
     run_study(compose(options), tmp_path / "out", show=False)
     assert (result.folder / "status.json").read_text() != mark
+
+
+def test_models_that_cannot_stream_say_that_they_see_a_sample(tmp_path, frame):
+    path = tmp_path / "many.parquet"
+    frame.head(2000).to_parquet(path)
+    table = ArrowTable.open(path, ["a", "b"], ["y"], rows=300)
+    mixture = Mixture(table.x_space, table.y_space, max_components=1)
+    with pytest.warns(UserWarning, match="the mixture learns from 300 sampled rows of the 2,000"):
+        mixture.fit_table(table, FitOptions())
+    spaces = {"x_space": table.x_space, "y_space": table.y_space}
+    multitask = FlexibleMultiTaskModel(**spaces, epochs=1)
+    with pytest.warns(UserWarning, match="multi-task model learns from 300"):
+        multitask.fit_table(table, FitOptions())

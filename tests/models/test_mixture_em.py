@@ -15,7 +15,7 @@ from sklearn.mixture import GaussianMixture as ScikitMixture
 from genopt.errors import GenoptError
 from genopt.models.mixture import best_gmm
 from genopt.models.mixture.acceleration import Stretching
-from genopt.models.mixture.averaging import half_starts, joined, taken_apart
+from genopt.models.mixture.averaging import joined, other_starts, taken_apart
 from genopt.models.mixture.complete import CompleteRows
 from genopt.models.mixture.em import Components, EmOptions, expectation_maximization
 from genopt.models.mixture.fitting import Fitter
@@ -274,7 +274,7 @@ class TestAverages:
 
     def test_a_half_with_too_few_distinct_rows_is_not_used(self):
         rows = np.repeat(heaps(30), 2, axis=0)[:40]
-        starts = half_starts(Fitter(rows), 16, EmOptions(tolerance=1e-2), 2)
+        starts = other_starts(Fitter(rows), 16, EmOptions(tolerance=1e-2), 2)
         assert [len(each.weights) for each in starts] == [16, 16]
 
     def test_going_on_keeps_the_members_apart(self):

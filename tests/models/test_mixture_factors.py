@@ -17,7 +17,7 @@ from genopt.models.mixture.covariances import constrained, n_parameters
 from genopt.models.mixture.em import Components, EmOptions
 from genopt.models.mixture.factors import largest_rank, n_factor_parameters
 from genopt.models.mixture.fitting import Fitter
-from genopt.models.mixture.kinds import chosen_covariance
+from genopt.models.mixture.kinds import advantage, chosen_covariance
 from genopt.models.mixture.reconstruction import reconstructed, reconstruction_error
 from genopt.space import Space, Variable
 
@@ -198,10 +198,10 @@ class TestChoice:
         class Found:
             def __init__(self, kind, rank, most):
                 asked.append((kind, rank, most))
-                self.n_components = 3
+                self.n_components, self.held_out = 3, None
                 self.scores = {3: abs((rank or 30) - 8)}
 
-        best = chosen_covariance(Found, "auto", 60, 1, 20)
+        best = chosen_covariance(Found, "auto", 60, 1, 20, np.ones(5))
         assert best.scores[3] == 0
         assert asked == [
             ("full", None, 20),
@@ -210,6 +210,31 @@ class TestChoice:
             ("factors", 8, 5),
             ("factors", 16, 5),
         ]
+
+    def test_a_few_lost_rows_do_not_choose_the_kind(self):
+        """Nine rows in ten are one nat likelier under one kind, the tenth is lost under both."""
+
+        class Found:
+            n_components = 1
+
+            def __init__(self, log_density):
+                self.held_out = np.array(log_density)
+                self.scores = {1: -self.held_out.mean()}
+
+        usual = Found([-1.0] * 9 + [-1e6])
+        other = Found([-2.0] * 9 + [-1e5])
+        assert usual.scores[1] > other.scores[1]
+        even, heavy = np.ones(10), np.repeat([1.0, 3.0], [9, 1])
+        assert advantage(usual, other, even) == -advantage(other, usual, even) < 0.0
+        twice = Found([*usual.held_out] * 2), Found([*other.held_out] * 2)
+        assert advantage(*twice, np.ones(20)) == pytest.approx(advantage(usual, other, even))
+        # a weight of three is the row three times
+        rows = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9]
+        repeated = Found(usual.held_out[rows]), Found(other.held_out[rows])
+        found = advantage(usual, other, heavy)
+        assert found == pytest.approx(advantage(*repeated, np.ones(12)))
+        fewer = Found([-1.0] * 19 + [-1e6]), Found([-2.0] * 19 + [-1e5])
+        assert advantage(*fewer, np.ones(20)) > 0.0
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -20,6 +20,7 @@ from genopt.errors import GenoptError
 CONFIG_NAME = "config"
 _GOAL = re.compile(r"^goal(\.[^=]+)?=")
 _SWEPT_GROUP = re.compile(r"^(model|routine)=[^=]*,")
+_AUTO = re.compile(r"^model=(.*,)?auto(,.*)?$")
 _GROUP_KEY = re.compile(r"^(?P<key>(model|routine)\.[^=]+)=(?P<value>.+)$")
 
 
@@ -102,6 +103,55 @@ def swept_overrides(arguments: Sequence[str]) -> list[str]:
     return out
 
 
+def waiting_overrides(arguments: Sequence[str]) -> list[str]:
+    """Overrides in which keys of an engine wait until ``model=auto`` has chosen one.
+
+    Args:
+        arguments: command-line arguments.
+
+    Returns:
+        The arguments with such keys added to a configuration that does not know them yet.
+    """
+    if not any(_AUTO.match(argument) for argument in arguments):
+        return list(arguments)
+    own = ("model.engines=",)
+    return [
+        f"++{argument}" if _GROUP_KEY.match(argument) and not argument.startswith(own) else argument
+        for argument in arguments
+    ]
+
+
+def is_auto(config: DictConfig) -> bool:
+    """Whether the engine has still to be chosen.
+
+    Args:
+        config: a composed configuration.
+
+    Returns:
+        True for ``model=auto``.
+    """
+    return (config.get("model") or {}).get("_target_") == "genopt.app.auto.chosen"
+
+
+def used_parts(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration without the parts that the chosen model does not use.
+
+    Args:
+        config: the composed configuration.
+        overrides: what follows ``genopt`` on the command line.
+
+    Returns:
+        A copy; with ``model=auto`` all parts are left, and the overrides are remembered.
+    """
+    if not is_auto(config):
+        return without_unused(config, overridden_keys(list(overrides)))
+    out = config.copy()
+    OmegaConf.set_struct(out, False)
+    out.pop("hydra", None)
+    out.model.overrides = list(overrides)
+    return out
+
+
 def _varies(value: str) -> bool:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -147,7 +197,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     config = compose_all(overrides)
     # the names of the choices are read from Hydra's own node when loggers are built
     HydraConfig.instance().set_config(config)
-    return without_unused(config, overridden_keys(list(overrides)))
+    return used_parts(config, waiting_overrides(plain_overrides(overrides)))
 
 
 def compose_all(overrides: Sequence[str] = ()) -> DictConfig:
@@ -164,4 +214,5 @@ def compose_all(overrides: Sequence[str] = ()) -> DictConfig:
     prepare()
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        return hydra.compose(CONFIG_NAME, plain_overrides(overrides), return_hydra_config=True)
+        given = waiting_overrides(plain_overrides(overrides))
+        return hydra.compose(CONFIG_NAME, given, return_hydra_config=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -18,10 +21,13 @@ from genopt.app.compose import (
     prepare,
     sweep_folder,
     swept_overrides,
+    used_parts,
+    waiting_overrides,
 )
-from genopt.app.messages import explain
-from genopt.app.parts import overridden_keys, without_unused
+from genopt.app.messages import choices_only, explain
 
+DIAGNOSE = "diagnose"
+_HELP = {"--help", "-h"}
 _TRACEBACK = "HYDRA_FULL_ERROR"
 _ASKED_FOR = os.environ.get(_TRACEBACK, "") not in ("", "0")
 
@@ -39,7 +45,7 @@ def task(config: DictConfig) -> float | None:
     try:
         from genopt.app.study import run_study
 
-        used = without_unused(config, overridden_keys(list(job.overrides.task)))
+        used = used_parts(config, list(job.overrides.task))
         # the report of a sweep shows all designs in one table
         single = job.mode != RunMode.MULTIRUN
         result = run_study(used, Path(job.runtime.output_dir), show=single)
@@ -57,16 +63,34 @@ def main() -> None:
     # without this Hydra prints its own report of an error and exits before ours can
     os.environ[_TRACEBACK] = "1"
     given = sys.argv[1:]
-    sys.argv[1:] = [*swept_overrides(plain_overrides(given)), *sweep_folder(given)]
+    if given[:1] == [DIAGNOSE]:
+        from genopt.app.diagnose import diagnose_command
+
+        sys.exit(diagnose_command(given[1:]))
+    overrides = waiting_overrides(swept_overrides(plain_overrides(given)))
+    sys.argv[1:] = [*overrides, *sweep_folder(given)]
     prepare()
     app = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=CONFIG_NAME)
     try:
-        app(task)()
+        with _plain_help() if _HELP.intersection(given) else contextlib.nullcontext():
+            app(task)()
     except KeyboardInterrupt:
         sys.exit("genopt: interrupted; the same command goes on from here")
     except Exception as error:
         _stop(error)
         raise
+
+
+@contextlib.contextmanager
+def _plain_help() -> Iterator[None]:
+    """Hydra's help shows every file of a group; ours shows what can be chosen."""
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            yield
+    finally:
+        # Hydra may leave by SystemExit
+        sys.stdout.write(choices_only(text.getvalue()))
 
 
 def _stop(error: Exception) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -12,12 +12,15 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, Vali
 
 from genopt.errors import GenoptError, UnknownNameError
 
+_HIDDEN = r"(?:base|for)_"
 
-def explain(error: BaseException) -> str | None:
+
+def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str | None:
     """What went wrong, for a user.
 
     Args:
         error: what a run raised.
+        arguments: the overrides that were composed; None for the command line.
 
     Returns:
         One line, or None for an error that is not the user's to mend.
@@ -35,7 +38,7 @@ def explain(error: BaseException) -> str | None:
         if isinstance(cause, ValidationError):
             return f"{cause.full_key}: {_first_line(cause)}"
         if isinstance(cause, OmegaConfBaseException) and cause.full_key:
-            return unknown_key(str(cause.full_key), sys.argv[1:])
+            return unknown_key(str(cause.full_key), list(arguments or sys.argv[1:]))
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override!r} cannot be read: put text with signs or spaces in quotes, for "
@@ -44,6 +47,26 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, HydraException):
         return _first_line(error)
     return None
+
+
+def choices_only(text: str) -> str:
+    """The help without the options that are parts of others and nobody's choice.
+
+    Args:
+        text: the help, with a line ``group: option, option`` for each group.
+
+    Returns:
+        The text without ``base_...`` and ``for_...``.
+    """
+    lines = []
+    for line in text.splitlines(keepends=True):
+        group, colon, options = line.partition(": ")
+        if re.fullmatch(r"[a-z_]+", group) and re.search(rf"\b{_HIDDEN}", options):
+            shown = [o for o in options.strip().split(", ") if not re.match(_HIDDEN, o)]
+            lines.append(f"{group}{colon}{', '.join(shown)}\n")
+        else:
+            lines.append(line)
+    return "".join(lines)
 
 
 def unknown_key(key: str, arguments: list[str]) -> str:

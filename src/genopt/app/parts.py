@@ -35,7 +35,8 @@ def make(node: Any, key: str, **extra: Any) -> Any:
         return instantiate(node, **extra, _recursive_=False, _convert_="all")
     except InstantiationException as error:
         cause: BaseException = error
-        while cause.__cause__ is not None:
+        # what genopt says in place of another package's error is the better message
+        while cause.__cause__ is not None and not isinstance(cause, GenoptError):
             cause = cause.__cause__
         if isinstance(cause, GenoptError):
             raise GenoptError(str(cause)) from error

@@ -12,6 +12,22 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from genopt.app.schema_routines import (
+    ActiveSchema,
+    ConditionSchema,
+    GenerateSchema,
+    HybridSchema,
+    MultistartSchema,
+    NearestSchema,
+    OfflineRoutineSchema,
+    OptimizeLatentSchema,
+    ParetoSchema,
+    RefineSchema,
+    SpaceMappingSchema,
+    SpaceMapSchema,
+    StationarySchema,
+)
+
 
 @dataclass
 class ConfigSchema:
@@ -35,6 +51,7 @@ class ConfigSchema:
     paths: Any = MISSING
     goal: Any = field(default_factory=dict)
     held_out_goals: int | None = None
+    reach: int = 4000
     calibration: int | None = None
     seed: int = 0
     checkpoint: str | None = None
@@ -62,6 +79,17 @@ class DataSchema:
     validation: float = MISSING
     test: float = MISSING
     folds: int | None = None
+
+
+@dataclass
+class AdaptiveSchema(DataSchema):
+    """Rows of a simulator close to the goal."""
+
+    near: Any = MISSING
+    rounds: int = MISSING
+    share: float = MISSING
+    plain: float = MISSING
+    unbiased: str = MISSING
 
 
 @dataclass
@@ -98,6 +126,15 @@ class BigTableSchema:
 
 
 @dataclass
+class AutoSchema:
+    """An engine that is chosen when the table is known."""
+
+    _target_: str = MISSING
+    engines: list[str] = MISSING
+    overrides: list[str] = MISSING
+
+
+@dataclass
 class MixtureSchema:
     """The Gaussian mixture."""
 
@@ -114,6 +151,8 @@ class MixtureSchema:
     members: int = MISSING
     n_init: int = MISSING
     regularization: float = MISSING
+    interpolated_rows: int = MISSING
+    n_jobs: int = MISSING
 
 
 @dataclass
@@ -163,6 +202,7 @@ class FlowSchema:
     condition_dropout: float = MISSING
     given_x: float = MISSING
     x_pca: bool = MISSING
+    reflow: bool = MISSING
     draws: int | None = None
     ema: float = MISSING
     epochs: int | None = None
@@ -177,62 +217,35 @@ class FlowSchema:
 
 
 @dataclass
-class ConditionSchema:
-    """The routine of the mixture."""
+class NoneSchema:
+    """No model."""
 
     _target_: str = MISSING
     _partial_: bool = True
-    samples: int = MISSING
-    targets: int = MISSING
-    abstain: Any = None
-    constraints: Any = None
-    constraint_method: str = MISSING
-    constraint_tries: int = MISSING
 
 
 @dataclass
-class GenerateSchema:
-    """The routine of the flow."""
+class OfflineSchema:
+    """Rows of a simulator without the best ones."""
 
     _target_: str = MISSING
-    _partial_: bool = True
-    samples: int = MISSING
-    targets: int = MISSING
-    guidance: float = MISSING
-    abstain: Any = None
-    constraints: Any = None
-    constraint_method: str = MISSING
-    constraint_tries: int = MISSING
-    trajectory: bool = MISSING
-
-
-@dataclass
-class OptimizeLatentSchema:
-    """The routine of the multi-task model."""
-
-    _target_: str = MISSING
-    _partial_: bool = True
-    starts: int = MISSING
-    restarts: int = MISSING
-    steps: int = MISSING
-    optimizer: str = MISSING
-    lr: float = MISSING
-    perturbation_std: float = MISSING
-    space: str = MISSING
-    ae_task_name: str | None = None
-    density_penalty: float = MISSING
-    density: str = MISSING
-    spread_penalty: float = MISSING
-    diverse: float | None = None
-    trajectory: bool = MISSING
+    of: Any = MISSING
+    draw: int = MISSING
+    drop_best: float = MISSING
+    proposals: int = MISSING
 
 
 SCHEMAS: dict[str, tuple[str | None, type]] = {
     "base_config": (None, ConfigSchema),
+    "base_active": ("routine", ActiveSchema),
+    "base_offline_routine": ("routine", OfflineRoutineSchema),
+    "base_offline": ("problem", OfflineSchema),
     "base_paths": ("paths", PathsSchema),
     "base_data": ("data", DataSchema),
+    "base_adaptive": ("data", AdaptiveSchema),
     "base_table": ("problem", TableProblemSchema),
     "base_big_table": ("problem", BigTableSchema),
+    "base_auto": ("model", AutoSchema),
     "base_mixture": ("model", MixtureSchema),
     "base_multitask": ("model", MultitaskSchema),
     "base_ensemble": ("model", EnsembleSchema),
@@ -240,6 +253,15 @@ SCHEMAS: dict[str, tuple[str | None, type]] = {
     "base_flow": ("model", FlowSchema),
     "base_condition": ("routine", ConditionSchema),
     "base_generate": ("routine", GenerateSchema),
+    "base_pareto": ("routine", ParetoSchema),
+    "base_none": ("model", NoneSchema),
+    "base_refine": ("routine", RefineSchema),
+    "base_multistart": ("routine", MultistartSchema),
+    "base_stationary": ("routine", StationarySchema),
+    "base_space_map": ("routine", SpaceMapSchema),
+    "base_space_mapping": ("routine", SpaceMappingSchema),
+    "base_hybrid": ("routine", HybridSchema),
+    "base_nearest": ("routine", NearestSchema),
 }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from genopt.app.parts import check_keywords, make
 from genopt.app.wish import read_goal
@@ -68,7 +69,7 @@ class Setting:
         if config.data.rows is not None and config.data.rows < 1:
             raise GenoptError(f"data.rows must be at least 1, or null, got {config.data.rows}")
         problem = make(config.problem, "problem")
-        table = problem.table(config.data.rows, seed=config.seed)
+        table = _rows(config, problem)
         if set(table.split) == {"train"}:
             table = table.with_split(config.data.validation, config.data.test, config.seed)
         return cls(config, problem, read_goal(config, problem, table), table)
@@ -92,6 +93,35 @@ class Setting:
             with Path(path).expanduser().open("rb") as file:
                 marks.append(hashlib.file_digest(file, "sha256").digest())
         return b"".join(marks)
+
+
+def _rows(config: DictConfig, problem: Problem) -> Table:
+    """The problem's rows; with ``data=adaptive`` rows of its simulator close to a goal."""
+    data = config.data
+    if "near" not in data:
+        return problem.table(data.rows, seed=config.seed)
+    from genopt.goal import Goal
+    from genopt.problems.adaptive import adaptive_table
+
+    near: Any = config.goal if data.near == "goal" else data.near
+    near = OmegaConf.to_container(near, resolve=True) if OmegaConf.is_config(near) else near
+    if data.near == "goal" and config.held_out_goals is not None:
+        raise GenoptError(
+            "data.near=goal and held_out_goals exclude each other: say what the rows are to be "
+            f"near, for example data.near='{{{problem.y_space.names[0]}: max}}'"
+        )
+    if not isinstance(near, Mapping):
+        raise GenoptError(f"data.near must be goal or a mapping in the goal's words, got {near!r}")
+    return adaptive_table(
+        problem,
+        Goal(near or problem.default_goal, problem.x_space, problem.y_space),
+        data.rows,
+        rounds=data.rounds,
+        share=data.share,
+        plain=data.plain,
+        unbiased=data.unbiased,
+        seed=config.seed,
+    )
 
 
 def _check_trainer(trainer: DictConfig) -> None:

@@ -9,15 +9,23 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+
+from genopt.analysis.findings import findings_in_words
+from genopt.analysis.summary import KIND
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from genopt.analysis.findings import Finding
+    from genopt.app.auto import Chosen
     from genopt.app.setting import Setting
     from genopt.app.study import StudyResult
+    from genopt.goal import Goal
     from genopt.space import Space
 
 _WIDTH = 200
@@ -37,6 +45,8 @@ _FEW_GOALS, _GOALS = 3, 10
 _WIDE = 6
 # with more properties than these, their names are broken at underscores
 _MANY = 2
+# so many properties fit beside the designs
+_LIMITS = 4
 
 
 class Screen:
@@ -66,11 +76,12 @@ class Screen:
         if self.progress and self.first:
             self.console.print(f"[dim]·[/dim] {text}", highlight=False, soft_wrap=True)
 
-    def header(self, setting: Setting) -> None:
+    def header(self, setting: Setting, chosen: Chosen | None = None) -> None:
         """What is asked: problem, columns, rows, goal, model and routine.
 
         Args:
             setting: the study's setting.
+            chosen: the choice that ``model=auto`` made.
         """
         if not (self.progress and self.first):
             return
@@ -83,7 +94,11 @@ class Screen:
         missing = f", {table.missing_share:.0%} of labels missing" if table.missing_share else ""
         facts.add_row("rows", f"{len(table)} {_counts(counts)}{missing}")
         facts.add_row("goal", str(setting.goal))
-        facts.add_row("model", str(config.model.get("_target_", "")).rpartition("genopt.")[2])
+        engine = str(config.model.get("_target_", "")).rpartition("genopt.")[2]
+        facts.add_row("model", "none" if engine == "models.nothing.Nothing" else engine)
+        if chosen is not None:
+            for i, reason in enumerate(chosen.advice.reasons):
+                facts.add_row("" if i else "chosen by model=auto", reason)
         facts.add_row("routine", str(config.routine.get("_target_", "")).rpartition("genopt.")[2])
         for row in setting.problem.describe():
             unit = f" {row['unit']}" if row["unit"] else ""
@@ -104,17 +119,67 @@ class Screen:
         problem = setting.problem
         if table and len(result.top):
             title = f"{problem.name}: best distinct designs"
-            shown = [term.column for term in setting.goal.terms]
+            shown, kept = shown_columns(setting.goal, result.top, problem.has_simulator)
             top, goals = result.top, result.top["goal"].nunique()
             if goals > _FEW_GOALS:
                 top = top.groupby("goal").head(1).head(_GOALS)
                 title = f"{problem.name}: the best design of {len(top)} of {goals} goals"
             self.console.print(f"[bold]{title}[/bold]", highlight=False)
             self.console.print(designs_table(top, problem.x_space, shown, problem.has_simulator))
+            if kept:
+                self.console.print(
+                    f"[dim]all of them keep {', '.join(kept)}[/dim]",
+                    highlight=False,
+                    soft_wrap=True,
+                )
         columns = [term.column for term in setting.goal.terms]
         self.console.print(numbers_line(result.metrics, columns), highlight=False, soft_wrap=True)
         self.console.print(f"[bold]{result.verdict}[/bold]", highlight=False, soft_wrap=True)
+        for line in findings_in_words(result.findings):
+            self.console.print(f"[yellow]![/yellow] {line}", highlight=False, soft_wrap=True)
         self.console.print(f"[dim]everything is in {result.folder}[/dim]", soft_wrap=True)
+
+    def findings(self, findings: Sequence[Finding], folder: Path) -> None:
+        """The diagnosis of a finished study, all of it.
+
+        Args:
+            findings: what was found.
+            folder: the study's folder.
+        """
+        if not findings:
+            self.console.print(f"{folder}: nothing wrong was recognised", highlight=False)
+        for finding in findings:
+            self.console.print(
+                f"[bold]{finding.fault}[/bold]: {finding.what}", highlight=False, soft_wrap=True
+            )
+            self.console.print(f"  change: {finding.advice}", highlight=False, soft_wrap=True)
+            picture = folder / "figures" / finding.picture
+            if finding.picture and picture.exists():
+                self.console.print(f"  figure: {picture}", highlight=False, soft_wrap=True)
+
+
+def shown_columns(goal: Goal, top: pd.DataFrame, verified: bool) -> tuple[list[str], list[str]]:
+    """The columns of y to show; of many, limits that all designs keep are only named.
+
+    Args:
+        goal: what is wanted.
+        top: the designs that are shown.
+        verified: whether the simulator says what is kept, else the claims do.
+
+    Returns:
+        The columns that are shown, and those that are only named.
+    """
+    columns = [term.column for term in goal.terms]
+    if len(columns) <= _LIMITS:
+        return columns, []
+    basis = "verified" if verified else "predicted"
+    kept = []
+    for term in goal.terms:
+        if term.kind in ("at_least", "at_most", "between") and not goal.batched:
+            y = torch.tensor(top[f"{term.column}_{basis}"].to_numpy(dtype=float))
+            if bool((term.miss(y) <= 0.0).all()):
+                kept.append(term.column)
+    return [c for c in columns if c not in kept], kept
 
 
 def designs_table(
@@ -141,6 +206,8 @@ def designs_table(
     columns: list[tuple[str, str, str]] = [(name, name, "bold") for name in lead]
     if top["goal"].nunique() > 1:
         columns.append(("goal", "goal", "bold"))
+    if KIND in top and KIND not in x_space.names:
+        columns.append((KIND, KIND, "bold"))
     # a column that is the same in every design is held: it is said in the goal
     alike = len(x_space) > _WIDE and len(top) > 1
     columns += [
@@ -151,8 +218,11 @@ def designs_table(
     wanted = [n for n in properties if f"{n}_wanted" in top]
     heads = {n: n.replace("_", "_\n") if len(properties) > _MANY else n for n in properties}
     columns += [(f"{n}_wanted", f"{heads[n]}\nwanted", "bold") for n in wanted]
-    columns += [(f"{n}_predicted", f"{heads[n]}\npredicted", "cyan") for n in properties]
     spread = {f"{n}_predicted": f"{n}_spread" for n in properties if f"{n}_spread" in top}
+    # a routine that asked the simulator claims what it said: nothing was predicted
+    asked = verified and not spread and _told_alike(top, properties)
+    if not asked:
+        columns += [(f"{n}_predicted", f"{heads[n]}\npredicted", "cyan") for n in properties]
     if verified:
         columns += [(f"{n}_verified", f"{heads[n]}\nverified", "green") for n in properties]
     else:
@@ -214,6 +284,10 @@ def _least(top: pd.DataFrame, name: str, x_space: Space, properties: Sequence[st
         numbers = top[alike].select_dtypes("number").to_numpy(dtype=float)
         largest = max(abs(numbers[~np.isnan(numbers)]), default=1.0)
     return _TINY * min(1.0, float(largest))
+
+
+def _told_alike(top: pd.DataFrame, properties: Sequence[str]) -> bool:
+    return all(top[f"{n}_predicted"].equals(top[f"{n}_verified"]) for n in properties)
 
 
 def _claim(row: Mapping[Any, Any], name: str, spread: str | None, least: float) -> str:

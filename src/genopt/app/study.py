@@ -10,31 +10,39 @@ import logging
 import time
 import traceback
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from genopt.app.auto import Chosen, choose, is_auto
 from genopt.app.calibrated import calibrated, unseen_pairs
 from genopt.app.folder import StudyFolder, environment, fingerprint
 from genopt.app.logs import close, log_result, quiet_wandb
+from genopt.app.losses import losses_said
 from genopt.app.parts import call, make, make_all
 from genopt.app.setting import Setting, check_spaces
 from genopt.app.show import Screen
-from genopt.errors import GenoptError
+from genopt.app.training import (
+    check_folds,
+    cross_validated,
+    fitted,
+    judge_of,
+    loaded,
+    new_model,
+    past_of,
+    trained,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from genopt.analysis.findings import Finding
     from genopt.candidates import Candidates
     from genopt.data.table import Table
-    from genopt.models.options import FitOptions
 
 logger = logging.getLogger(__name__)
-
-_MODEL = "model.ckpt"
-_JUDGE = "judge.ckpt"
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class StudyResult:
         top: the best distinct ones beside the nearest measured rows.
         metrics: plain numbers.
         verdict: the outcome in words.
+        findings: what is wrong with the study, as far as it can be recognised.
     """
 
     folder: Path
@@ -54,6 +63,19 @@ class StudyResult:
     top: pd.DataFrame
     metrics: dict[str, float]
     verdict: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the stages of one run share beside the setting."""
+
+    setting: Setting
+    folder: StudyFolder
+    screen: Screen
+    chosen: Chosen | None = None
+    loggers: list[Any] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
 
 def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyResult:
@@ -79,16 +101,21 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
     screen = Screen(config.progress)
     folder = StudyFolder(Path(path))
     config.paths.study = str(folder.path)
-    setting = Setting.of(config)
-    model = _new_model(config.model, setting, "model")
+    lost: list[str] = []
+    with losses_said(screen.note, lost):
+        setting, chosen = Setting.of(config), None
+    if is_auto(config):
+        setting, chosen = choose(setting)
+        config = setting.config
+    model = new_model(config.model, setting, "model")
     if config.data.folds is not None:
-        _check_folds(config, model)
+        check_folds(config, model)
     if config.checkpoint is not None:
-        model = _loaded(type(model), config.checkpoint)
+        model = loaded(type(model), config.checkpoint)
         check_spaces(model, setting.problem, f"checkpoint={config.checkpoint}")
     unseen = unseen_pairs(config, model, setting.problem, setting.table)
     routine = make(config.routine, "routine")
-    check_routine(routine, model, setting.goal, fitted=config.checkpoint is not None)
+    check_routine(routine, model, setting.goal, config.checkpoint is not None, setting.problem)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     mark = fingerprint(resolved, setting.file_bytes())
     if folder.finished(mark) and not config.rerun:
@@ -101,19 +128,22 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
     OmegaConf.save(OmegaConf.create(resolved), folder.path / "config.yaml")
     folder.write("environment.json", environment())
     folder.mark(problem=setting.problem.name)
-    screen.header(setting)
-    loggers: list[Any] = []
+    if chosen is not None:
+        folder.write("advice.json", chosen.advice.to_dict())
+    screen.header(setting, chosen)
+    run = _Run(setting, folder, screen, chosen, lost=lost)
     quiet_wandb()
     try:
-        loggers = make_all(config.logger, "logger")
-        result = _stages(setting, folder, model, unseen, loggers, screen)
-        log_result(loggers, resolved, result)
+        run.loggers.extend(make_all(config.logger, "logger"))
+        with losses_said(screen.note, lost):
+            result = _stages(run, model, unseen)
+        log_result(run.loggers, resolved, result)
     except BaseException as error:
         logger.info("the study failed: %s\n%s", error, traceback.format_exc())
         folder.mark(state="failed", error=str(error))
         raise
     finally:
-        close(loggers)
+        close(run.loggers)
     folder.mark(state="finished", error=None, finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
     screen.result(result, setting, show)
     return result
@@ -130,6 +160,7 @@ def load_result(folder: StudyFolder) -> StudyResult:
     """
     import pandas as pd
 
+    from genopt.app.diagnose import read_findings
     from genopt.candidates import Candidates
 
     return StudyResult(
@@ -138,41 +169,47 @@ def load_result(folder: StudyFolder) -> StudyResult:
         pd.read_csv(folder.path / "top.csv"),
         folder.read("metrics.json"),
         folder.status["verdict"],
+        tuple(read_findings(folder)),
     )
 
 
 # -- the stages ------------------------------------------------------------------------------------
-def _stages(
-    setting: Setting,
-    folder: StudyFolder,
-    model: Any,
-    unseen: Table | None,
-    loggers: list[Any],
-    screen: Screen,
-) -> StudyResult:
+def _stages(run: _Run, model: Any, unseen: Table | None) -> StudyResult:
     import torch
 
+    from genopt.analysis.diagnose import diagnose
+    from genopt.analysis.diagnose_table import outside_data
     from genopt.analysis.heldout import HeldOut
     from genopt.analysis.metrics import candidate_scores
     from genopt.analysis.reconstruction import lost_by_rows
     from genopt.analysis.resimulation import curve_scores, held_out_curves
     from genopt.analysis.summary import top_frame, verdict
+    from genopt.analysis.unreachable import unreached
+    from genopt.app.diagnose import write_findings
     from genopt.protocols import ForwardModel
 
+    setting, folder, screen = run.setting, run.folder, run.screen
     config, table = setting.config, setting.table
     table.write(folder.path / "data.parquet")
-    folds = _cross_validated(setting, folder, screen)
-    model, fit_seconds = _fitted(model, setting, folder, loggers, screen)
-    judge = _judge(setting, folder, model, screen)
+    far = outside_data(table, setting.goal)
+    if far is not None:
+        screen.note(far.what)
+    folds = cross_validated(setting, folder, screen)
+    model, times = fitted(model, setting, folder, run.loggers, screen)
+    judge = judge_of(setting, folder, model, screen)
 
-    candidates, seconds = _candidates(setting, folder, model, judge, screen)
+    candidates, seconds = _candidates(run, model, judge)
     train = table.part("train")
-    metrics = {"fit_seconds": fit_seconds, "routine_seconds": seconds}
+    metrics = {"fit_seconds": times.seconds, "routine_seconds": seconds}
     metrics |= candidate_scores(candidates, setting.goal, setting.answers, train)
     metrics |= {
         f"routine/{name}": float(value)
         for name, value in candidates.header.get("numbers", {}).items()
     }
+    reach = unreached(candidates, setting.goal, table, setting.problem, config.reach, config.seed)
+    if reach:
+        folder.write("reach.json", [entry.to_dict() for entry in reach])
+        metrics["goals_unreached"] = float(len(reach))
     forward = model if isinstance(model, ForwardModel) else judge
     held_out = None
     if forward is not None:
@@ -190,7 +227,9 @@ def _stages(
     if config.held_out_goals is not None and candidates.verified:
         curves = held_out_curves(candidates, train, model, setting.problem, config.seed)
         metrics |= curve_scores(curves)
-    words = verdict(candidates, setting.goal, metrics, setting.answers)
+    words = verdict(candidates, setting.goal, metrics, setting.answers, reach, run.lost)
+    if run.chosen is not None:
+        words = f"{run.chosen.in_words()} {words}"
     honest = None
     if unseen is not None:
         screen.note(f"calibrating the model with {len(unseen)} unseen designs")
@@ -201,6 +240,18 @@ def _stages(
     labelled = torch.isfinite(table.y[:, [term.index for term in setting.goal.terms]]).any(1)
     top = top_frame(candidates, table.rows(labelled), config.top)
     top.to_csv(folder.path / "top.csv", index=False)
+    past = past_of(folder)
+    findings = diagnose(
+        table,
+        setting.goal,
+        model,
+        candidates,
+        history=past,
+        times=times,
+        held_out=held_out,
+        seed=config.seed,
+    )
+    write_findings(folder, findings)
     folder.write("metrics.json", metrics)
     folder.mark(verdict=words)
     if config.figures:
@@ -215,145 +266,25 @@ def _stages(
             candidates,
             setting.answers,
             held_out,
-            getattr(model, "history", None),
+            past,
             curves,
             calibration=None if honest is None else honest.calibration,
             exact=None if honest is None else honest.exact,
             lost=lost,
         )
-    return StudyResult(folder.path, candidates, top, metrics, words)
+    return StudyResult(folder.path, candidates, top, metrics, words, tuple(findings))
 
 
-def _fitted(
-    model: Any, setting: Setting, folder: StudyFolder, loggers: list[Any], screen: Screen
-) -> tuple[Any, float]:
-    """The fitted model and the seconds its fit took; loaded where it is already there."""
-    if setting.config.checkpoint is not None:
-        screen.note(f"using the model of {setting.config.checkpoint}")
-        return model, 0.0
-    saved = folder.path / _MODEL
-    if saved.exists():
-        screen.note("using the model that is already trained")
-        return type(model).load(saved), float(folder.status.get("fit_seconds", 0.0))
-    seconds = _fit(model, setting, folder.path, loggers)
-    model.save(saved)
-    folder.mark(fit_seconds=seconds)
-    return model, seconds
-
-
-def _loaded(kind: Any, path: str) -> Any:
-    """A saved model of one's own choice; whatever is wrong with the file is said in one line."""
-    try:
-        return kind.load(path)
-    except GenoptError:
-        raise
-    except Exception as error:
-        raise GenoptError(f"checkpoint={path} is not a saved {kind.__name__}: {error}") from error
-
-
-def _judge(setting: Setting, folder: StudyFolder, model: Any, screen: Screen) -> Any:
-    """A model that predicts y for designs of one that does not, where no simulator can."""
-    from genopt.protocols import ForwardModel
-
-    node = setting.config.get("judge")
-    if node is None or isinstance(model, ForwardModel) or setting.problem.has_simulator:
-        return None
-    judge = _new_model(node, setting, "judge")
-    saved = folder.path / _JUDGE
-    if saved.exists():
-        return type(judge).load(saved)
-    screen.note(f"fitting the judge ({type(judge).__name__}) that scores the flow's designs")
-    _fit(judge, setting, None, [])
-    judge.save(saved)
-    return judge
-
-
-def _new_model(node: DictConfig, setting: Setting, key: str) -> Any:
-    """An untrained model for the problem's columns."""
-    problem, seed = setting.problem, setting.config.seed
-    return call(make(node, key), x_space=problem.x_space, y_space=problem.y_space, seed=seed)
-
-
-def _fit(model: Any, setting: Setting, folder: Path | None, loggers: list[Any]) -> float:
-    started = time.perf_counter()
-    model.fit_table(setting.table, _options(setting, folder, loggers))
-    return time.perf_counter() - started
-
-
-def _trained(setting: Setting, table: Table) -> Any:
-    """The study's kind of model, fitted to another table; for routines that add rows to it."""
-    model = _new_model(setting.config.model, setting, "model")
-    options = replace(_options(setting, None, []), callbacks=[], progress=False)
-    model.fit_table(table, options)
-    return model
-
-
-def _options(setting: Setting, folder: Path | None, loggers: list[Any]) -> FitOptions:
-    from genopt.models.options import FitOptions
-
-    config = setting.config
-    trainer: Any = OmegaConf.to_container(config.get("trainer") or OmegaConf.create({}))
-    return FitOptions(
-        seed=config.seed,
-        folder=folder,
-        trainer=trainer,
-        loggers=loggers,
-        callbacks=make_all(config.get("callbacks"), "callbacks"),
-        progress=config.progress,
-    )
-
-
-def _check_folds(config: DictConfig, model: Any) -> None:
-    from genopt.protocols import ForwardModel
-
-    if config.data.folds < 2:
-        raise GenoptError(f"data.folds must be at least 2, or null, got {config.data.folds}")
-    if config.checkpoint is not None:
-        raise GenoptError("data.folds trains new models, checkpoint uses a saved one: drop one")
-    if not isinstance(model, ForwardModel):
-        raise GenoptError(
-            f"data.folds needs a model that predicts y, not {type(model).__name__}: drop it, or "
-            "choose model=multitask or model=mixture"
-        )
-
-
-def _cross_validated(setting: Setting, folder: StudyFolder, screen: Screen) -> dict[str, float]:
-    """Mean scores over folds of all rows, if they are asked for; each fold is kept as it comes."""
-    config = setting.config
-    if config.data.folds is None:
-        return {}
-    from genopt.analysis.cross_validation import cross_validate, summarise_folds
-
-    screen.note(f"judging the model by {config.data.folds} folds of all rows")
-    scores = cross_validate(
-        lambda: _new_model(config.model, setting, "model"),
-        setting.table,
-        config.data.folds,
-        _options(setting, folder.path / "folds", []),
-        seed=config.seed,
-        progress=config.progress,
-        validation=config.data.validation,
-    )
-    scores.to_csv(folder.path / "cross_validation.csv", index=False)
-    summary = summarise_folds(scores).set_index("column")
-    return {
-        f"folds/{score}/{column}": float(value)
-        for score in summary.columns
-        if score != "rows"
-        for column, value in summary[score].dropna().items()
-    }
-
-
-def _candidates(
-    setting: Setting, folder: StudyFolder, model: Any, judge: Any, screen: Screen
-) -> tuple[Candidates, float]:
+def _candidates(run: _Run, model: Any, judge: Any) -> tuple[Candidates, float]:
     """What the routine returns, verified and saved; read back where it is already there."""
     from genopt.candidates import Candidates
     from genopt.routines.abstain import AbstainedWarning
     from genopt.routines.verify import verify
 
+    setting, folder, screen = run.setting, run.folder, run.screen
     saved = folder.path / "candidates.parquet"
     if "routine_seconds" in folder.status and saved.exists():
+        run.lost.extend(t for t in folder.status.get("lost", []) if t not in run.lost)
         return Candidates.load(saved), float(folder.status["routine_seconds"])
     routine = make(setting.config.routine, "routine")
     screen.note(f"searching for designs: {setting.goal}")
@@ -368,7 +299,7 @@ def _candidates(
             table=setting.table.part("train"),
             judge=judge,
             problem=setting.problem,
-            train=lambda table: _trained(setting, table),
+            train=lambda table: trained(setting, table),
             folder=folder.path / "routine",
             seed=setting.config.seed,
             progress=setting.config.progress,
@@ -376,5 +307,5 @@ def _candidates(
     seconds = time.perf_counter() - started
     candidates = verify(candidates, setting.problem)
     candidates.save(saved)
-    folder.mark(routine_seconds=seconds)
+    folder.mark(routine_seconds=seconds, lost=run.lost)
     return candidates, seconds

@@ -13,7 +13,7 @@ from genopt.errors import GenoptError, UnknownNameError
 
 _PARQUET = (".parquet", ".pq")
 _ARROW = (".arrow", ".feather")
-_CHUNK = 32_768
+CHUNK = 32_768
 _SIDE_BY_SIDE = 4
 
 
@@ -115,14 +115,14 @@ class ArrowFile:
 
 def _row_group(file: Any, piece: int, columns: Sequence[str]) -> Iterator[Any]:
     yield from file.iter_batches(
-        _CHUNK, row_groups=[piece], columns=list(columns), use_threads=False
+        CHUNK, row_groups=[piece], columns=list(columns), use_threads=False
     )
 
 
 def _record_batch(file: Any, piece: int, columns: Sequence[str]) -> Iterator[Any]:
     batch = file.get_batch(piece).select(list(columns))
-    for start in range(0, batch.num_rows, _CHUNK):
-        yield batch.slice(start, _CHUNK)
+    for start in range(0, batch.num_rows, CHUNK):
+        yield batch.slice(start, CHUNK)
 
 
 def numbers(

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from genopt.data.batches import BatchLoader
-from genopt.data.streaming import EncodedStream, StreamLoader
+from genopt.data.stream_loader import EncodedStream, StreamLoader
 from genopt.errors import GenoptError
 
 

@@ -7,7 +7,8 @@ list of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -23,12 +24,8 @@ from genopt.errors import GenoptError
 from genopt.space import Kind, Space
 
 SAMPLE = 20_000
-_POOL = 131_072
 _EPOCH = 262_144
-_BLOCK = 65_536
 _SPLIT_STEPS = ((0xBF58476D1CE4E5B9, 27), (0x94D049BB133111EB, 31))
-
-Encode = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -221,130 +218,20 @@ class ArrowTable(Table):
         return replace(self, stream=stream, split=tuple(map(str, stream.split(self.x))))
 
 
-@dataclass(frozen=True)
-class EncodedStream:
-    """A stream of rows as the tensors that a model trains on.
+def warn_sampled(table: Table, model: str) -> None:
+    """Say that a model learns from the sample only, where the file has more rows.
 
     Args:
-        stream: the rows.
-        encode: designs (N, P) and properties (N, K) to the tensors of a mini-batch.
-        rows: rows of an epoch; the next epoch goes on where this one ended.
+        table: what it learns from.
+        model: its name.
     """
-
-    stream: RowStream
-    encode: Encode
-    rows: int
-
-    def loader(self, batch_size: int, block: int, seed: int) -> StreamLoader:
-        """A loader of blocks of mini-batches.
-
-        Args:
-            batch_size: rows of a mini-batch.
-            block: mini-batches of a block.
-            seed: seed of the order.
-
-        Returns:
-            The loader.
-        """
-        return StreamLoader(self, batch_size, block, seed)
-
-
-class StreamLoader:
-    """Blocks of mini-batches drawn from a pool of rows that a stream keeps filling.
-
-    Half of the pool is handed out in random order before the file is read on, so each row meets
-    rows from elsewhere in the file. An epoch takes ``source.rows`` rows.
-
-    Args:
-        source: the rows and how they become tensors.
-        batch_size: rows of a mini-batch.
-        block: mini-batches of a block.
-        seed: seed of the order.
-
-    Raises:
-        GenoptError: if a size is not positive.
-    """
-
-    def __init__(
-        self, source: EncodedStream, batch_size: int, block: int = 64, seed: int = 0
-    ) -> None:
-        if batch_size < 1 or block < 1 or source.rows < 1:
-            raise GenoptError(
-                f"batch_size={batch_size}, block={block} and rows={source.rows} must be positive"
-            )
-        self.source = source
-        self.batch_size = min(batch_size, source.rows)
-        # a block is in memory at once, several times over while it is encoded
-        self.block = max(1, min(block, _BLOCK // self.batch_size))
-        self.seed = seed
-        self._pool: Iterator[tuple[Tensor, Tensor]] | None = None
-        self._rest: list[tuple[Tensor, Tensor]] = []
-
-    @property
-    def steps(self) -> int:
-        """Mini-batches an epoch; the last one may be smaller."""
-        return -(-self.source.rows // self.batch_size)
-
-    def __len__(self) -> int:
-        return -(-self.steps // self.block)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        if self._pool is None:
-            self._pool = _mixed(self.source.stream, self.seed)
-        left = self.source.rows
-        while left:
-            size = min(self.batch_size * self.block, left)
-            left -= size
-            yield self.source.encode(*self._take(self._pool, size))
-
-    def _take(self, pool: Iterator[tuple[Tensor, Tensor]], size: int) -> tuple[Tensor, Tensor]:
-        rows, count = self._rest, sum(len(x) for x, _ in self._rest)
-        while count < size:
-            rows.append(next(pool))
-            count += len(rows[-1][0])
-        x, y = (torch.cat(parts) for parts in zip(*rows, strict=True))
-        self._rest = [(x[size:].clone(), y[size:].clone())]
-        return x[:size], y[:size]
-
-
-def _mixed(stream: RowStream, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows in random order, pass after pass without end: half of a full pool, all at a pass's end.
-
-    Args:
-        stream: the rows.
-        seed: seed of the order.
-
-    Yields:
-        Designs (N, P) and properties (N, K).
-
-    Raises:
-        GenoptError: if no row of the file is for training.
-    """
-    order = np.random.default_rng(seed)
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        pool: list[tuple[Tensor, Tensor]] = []
-        for chunk in stream.one_pass(order):
-            pool.append(chunk)
-            count = sum(len(x) for x, _ in pool)
-            if count >= _POOL:
-                x, y = _shuffled(pool, generator)
-                half = count // 2
-                yield x[:half], y[:half]
-                pool = [(x[half:].clone(), y[half:].clone())]
-        if not pool:
-            raise GenoptError(
-                f"{stream.file.path.name} has no training row: lower data.validation and data.test"
-            )
-        yield _shuffled(pool, generator)
-
-
-def _shuffled(
-    pool: list[tuple[Tensor, Tensor]], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    x, y = (torch.cat(parts) for parts in zip(*pool, strict=True))
-    order = torch.randperm(len(x), generator=generator)
-    return x[order], y[order]
+    if isinstance(table, ArrowTable) and table.stream.total > len(table):
+        warnings.warn(
+            f"{model} learns from {len(table):,} sampled rows of the {table.stream.total:,} in "
+            f"{table.stream.file.path.name}: set data.rows for more of them, or use the flow, "
+            "which reads all",
+            stacklevel=3,
+        )
 
 
 def design_hash(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPLITS = ("train", "validation", "test")
+# the column of a file that holds the weights of rows
+WEIGHT = "row_weight"
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,12 @@ class Table:
         y_space: the Space of y.
         row_ids: a name for each row; numbered when empty.
         split: ``train``, ``validation`` or ``test`` for each row; all ``train`` when empty.
+        weight: how many rows each row counts for (N,), float64, positive; None where all count
+            alike. See `genopt.problems.adaptive` for rows that need it.
 
     Raises:
-        GenoptError: if shapes do not fit, x holds gaps, or there is no row.
+        GenoptError: if shapes do not fit, x holds gaps, a weight is not positive, or there is no
+            row.
     """
 
     x: Tensor
@@ -44,6 +49,7 @@ class Table:
     y_space: Space
     row_ids: tuple[str, ...] = ()
     split: tuple[str, ...] = ()
+    weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", torch.as_tensor(self.x).to(torch.float64))
@@ -80,6 +86,8 @@ class Table:
                 raise GenoptError(f"{name} has {len(getattr(self, name))} entries for {n} rows")
         for label in set(self.split) - set(SPLITS):
             raise UnknownNameError("split", label, SPLITS)
+        if self.weight is not None:
+            object.__setattr__(self, "weight", _checked_weight(self.weight, n))
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -106,6 +114,7 @@ class Table:
             y=self.y[positions],
             row_ids=tuple(self.row_ids[i] for i in positions),
             split=tuple(self.split[i] for i in positions),
+            weight=None if self.weight is None else self.weight[positions],
         )
 
     def part(self, split: str) -> Table:
@@ -170,7 +179,8 @@ class Table:
             row_id: a column that names the rows.
 
         Returns:
-            The Table; a column ``split`` with the three split labels is used where there is one.
+            The Table; columns ``split`` with the three split labels and ``row_weight`` are used
+            where there are such.
 
         Raises:
             UnknownNameError: if a column or a class is not there.
@@ -186,6 +196,10 @@ class Table:
             )
         if row_id is not None and row_id not in frame.columns:
             raise UnknownNameError("row_id column", row_id, map(str, frame.columns))
+        weight = None
+        if WEIGHT in frame.columns and WEIGHT not in [*x_space.names, *y_space.names]:
+            numbers = to_numbers(frame[WEIGHT], "weight")
+            weight = torch.from_numpy(numbers.to_numpy(dtype=float).copy())
         split: tuple[str, ...] = ()
         if "split" in frame.columns and set(frame["split"].astype(str)) <= set(SPLITS):
             split = tuple(frame["split"].astype(str))
@@ -201,6 +215,7 @@ class Table:
             y_space,
             tuple(frame[row_id].astype(str)) if row_id else (),
             split,
+            weight,
         )
 
     @classmethod
@@ -264,7 +279,7 @@ class Table:
         return cls.from_frame(frame, spaces[0], spaces[1], row_id)
 
     def to_frame(self) -> pd.DataFrame:
-        """A data frame with row ids, x, y (classes as labels) and split labels."""
+        """A data frame: row ids, x, y (classes as labels), split labels, weights if there are."""
         import pandas as pd
 
         columns: dict[str, Any] = {"row_id": list(self.row_ids)}
@@ -277,6 +292,8 @@ class Table:
                     else column
                 )
         columns["split"] = list(self.split)
+        if self.weight is not None:
+            columns[WEIGHT] = self.weight.tolist()
         return pd.DataFrame(columns)
 
     def write(self, path: str | Path) -> Path:
@@ -328,6 +345,20 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     if path.suffix.lower() in (".parquet", ".pq"):
         return pd.read_parquet(path)
     raise GenoptError(f"problem.path: {path.name} is neither .csv nor .parquet")
+
+
+def _checked_weight(weight: Tensor, n: int) -> Tensor:
+    weight = torch.as_tensor(weight).to(torch.float64)
+    if tuple(weight.shape) != (n,):
+        raise GenoptError(f"weight has shape {tuple(weight.shape)}; expected ({n},): one a row")
+    bad = ~(torch.isfinite(weight) & (weight > 0))
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise GenoptError(
+            f"the weight of row {row} is {float(weight[row]):g}: weights must be positive, leave "
+            "out rows that do not count"
+        )
+    return weight
 
 
 def _matrix(frame: pd.DataFrame, space: Space, role: str) -> Tensor:

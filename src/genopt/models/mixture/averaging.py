@@ -15,15 +15,20 @@ import numpy as np
 from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.em import Components, EmOptions, Fitted
 from genopt.models.mixture.fitting import Fitter
+from genopt.models.mixture.parallel import in_parallel
 
 _GROWTH = 1.5
+# a half with fewer rows for each parameter of a component tells less than all rows again
+_ROWS_OF_A_HALF = 8
 
 
-def half_starts(fitter: Fitter, n: int, options: EmOptions, count: int) -> list[Components]:
-    """Mixtures of random halves of the rows, each grown from one component.
+def other_starts(fitter: Fitter, n: int, options: EmOptions, count: int) -> list[Components]:
+    """Mixtures that differ: of random halves of the rows, or of all rows where these are few.
+
+    A mixture of a half is grown from one component; one of all rows starts from other clusters.
 
     Args:
-        fitter: all rows; used instead of a half that has fewer than n distinct rows.
+        fitter: all rows.
         n: number of components.
         options: how EM is run.
         count: how many mixtures.
@@ -32,17 +37,25 @@ def half_starts(fitter: Fitter, n: int, options: EmOptions, count: int) -> list[
         The mixtures.
     """
     rng = np.random.default_rng(options.seed)
-    starts = []
-    for i in range(1, count + 1):
-        half = fitter.without(rng.permutation(fitter.n_rows)[: fitter.n_rows // 2])
-        half = fitter if half.most_components < n else half
-        own, size = replace(options, seed=options.seed + i), 1
-        found = half.fit(size, own)
+    each = fitter.parameters_a_component(options)
+    halves = fitter.n_rows // 2 >= _ROWS_OF_A_HALF * each * n
+    jobs = [
+        (fitter.without(rng.permutation(fitter.n_rows)[: fitter.n_rows // 2]), options.seed + i)
+        for i in range(1, count + 1)
+    ]
+
+    def start(job: tuple[Fitter, int]) -> Components:
+        half, seed = job
+        own = replace(options, seed=seed, n_jobs=1)
+        if not halves or half.most_components < n:
+            return fitter.from_clusters(n, own).components
+        size, found = 1, half.fit(1, own)
         while size < n:
             size = min(n, int(np.ceil(_GROWTH * size)))
             found = half.fit(size, own)
-        starts.append(found.components)
-    return starts
+        return found.components
+
+    return in_parallel(start, jobs, options.n_jobs)
 
 
 def joined(parts: list[Components]) -> Components:
@@ -105,7 +118,12 @@ def fitted_average(
     Returns:
         The end of the first start alone, and the average of all.
     """
-    fits = [fitter.fit(len(start.weights), options, start) for start in starts]
+    alone = replace(options, n_jobs=1)
+
+    def fit(start: Components) -> Fitted:
+        return fitter.fit(len(start.weights), alone, start)
+
+    fits = in_parallel(fit, starts, options.n_jobs)
     if len(fits) == 1:
         return fits[0], fits[0]
     components = joined([fit.components for fit in fits])

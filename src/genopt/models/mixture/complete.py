@@ -68,11 +68,14 @@ class CompleteRows:
             yield from zip(self._spans, self._kept, strict=True)
             return
         keep = self._width * len(self.data) <= _KEPT_SIZE
+        kept: list[Array] = []
         for span, columns in zip(self._spans, self._columns, strict=True):
             block = features(columns, diagonal=self._diagonal)
             if keep:
-                self._kept.append(block)
+                kept.append(block)
             yield span, block
+        # all at once: another thread may look
+        self._kept = kept
 
     def _coefficients(self, components: Components) -> Array:
         return coefficients(

@@ -33,6 +33,7 @@ class EmOptions:
         covariance: one of `genopt.models.mixture.covariances.KINDS`.
         n_factors: rank of the covariances of a kind that has one; None for the kinds without.
         accelerated: whether longer steps are tried where EM creeps.
+        n_jobs: how many runs go on at the same time.
     """
 
     n_init: int = 1
@@ -43,6 +44,7 @@ class EmOptions:
     covariance: str = "full"
     n_factors: int | None = None
     accelerated: bool = False
+    n_jobs: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from genopt.data.streaming import warn_sampled
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.mixture.class_score import criterion_options
 from genopt.models.mixture.columns import JointColumns
 from genopt.models.mixture.conditions import as_numbers
+from genopt.models.mixture.denser import denser_rows
 from genopt.models.mixture.joint import JointMixture
 from genopt.models.mixture.kinds import check_kind, hint_at_factors
 from genopt.models.mixture.reconstruction import log_lost
@@ -49,7 +51,7 @@ class Mixture(JointMixture):
             rows, which a table with classes or few rows needs; ``conditional``, that of held-out
             designs given their properties alone, which leaves the density of the properties, and so
             `ood_score`, coarse; ``bic`` or ``aic``, which are faster and follow noiseless data more
-            closely.
+            closely; ``aic`` takes the noise of other data for structure.
         folds: parts of the table that are held out in turn; None for ten of a small table to three
             of a large one.
         patience: larger numbers are not tried after so many that do not improve the criterion;
@@ -60,6 +62,9 @@ class Mixture(JointMixture):
             `best_gmm`.
         n_init: EM runs for each number of components.
         regularization: variance added to each component, relative to the columns' variances.
+        interpolated_rows: of a simulator without noise, the mixture learns so many new rows that
+            lie between those given, as in `denser_rows`; 0 for the rows as they are.
+        n_jobs: EM runs that go on at the same time, in threads; the result is the same.
         seed: seed of EM, and of draws without a generator.
 
     Raises:
@@ -90,6 +95,8 @@ class Mixture(JointMixture):
         members: int = 1,
         n_init: int = 1,
         regularization: float = 1e-6,
+        interpolated_rows: int = 0,
+        n_jobs: int = 1,
         seed: int = 0,
     ) -> None:
         criteria = (*CRITERIA, "conditional")
@@ -98,6 +105,10 @@ class Mixture(JointMixture):
         check_kind(covariance, n_factors)
         if members < 1:
             raise GenoptError(f"members={members} must be at least 1")
+        if interpolated_rows < 0:
+            raise GenoptError(
+                f"interpolated_rows={interpolated_rows} must not be negative; 0 for none"
+            )
         super().__init__(x_space, y_space, seed)
         self.y_columns = None if y_columns is None else [y_space[name].name for name in y_columns]
         self._options: dict[str, Any] = {
@@ -111,6 +122,8 @@ class Mixture(JointMixture):
             "members": members,
             "n_init": n_init,
             "regularization": regularization,
+            "interpolated_rows": interpolated_rows,
+            "n_jobs": n_jobs,
         }
 
     # -- learning ----------------------------------------------------------------------------------
@@ -143,15 +156,23 @@ class Mixture(JointMixture):
         rows = usable_rows(x, y, self.x_space, self.y_space, last or self.y_columns)
         columns = JointColumns(self.x_space, self.y_space, rows.y_columns)
         options = dict(self._options)
+        n_interpolated = options.pop("interpolated_rows")
+        counts = None if weights is None else as_numbers(weights, "weights")
         if warm_start:
             fitted = self.selection
             options |= {"covariance": fitted.covariance, "n_factors": fitted.n_factors}
         options |= criterion_options(options["criterion"], columns, rows, y)
         hint_at_factors(options["covariance"], len(rows.x), len(columns.fitted))
+        learned = rows
+        if n_interpolated:
+            learned = denser_rows(
+                rows, self.x_space, self.y_space, n_interpolated, weights=counts, seed=self.seed
+            )
+            counts = None
         fit = best_gmm(
-            columns.fit_rows(rows.x, rows.y),
+            columns.fit_rows(learned.x, learned.y),
             names=columns.fitted_names,
-            weights=None if weights is None else as_numbers(weights, "weights"),
+            weights=counts,
             start=self.gmm if warm_start else None,
             seed=self.seed,
             progress=progress,
@@ -172,9 +193,10 @@ class Mixture(JointMixture):
             GenoptError: if the table has other columns than the Spaces or cannot be used.
         """
         check_columns(table, self.x_space, self.y_space)
+        warn_sampled(table, "the mixture")
         part = table.part("train")
         self.seed = options.seed
-        self.fit(part.x, part.y, progress=options.progress)
+        self.fit(part.x, part.y, weights=part.weight, progress=options.progress)
 
     # -- saved form --------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:

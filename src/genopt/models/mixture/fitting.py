@@ -5,7 +5,6 @@ Columns that are exact linear functions of others are left to `AffineColumns`.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -15,10 +14,15 @@ from genopt.models.mixture.affine import AffineColumns
 from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.covariances import n_parameters
 from genopt.models.mixture.em import Components, EmOptions, Fitted, Index, expectation_maximization
-from genopt.models.mixture.observed import ObservedRows, observed_log_prob, smallest_variance
+from genopt.models.mixture.observed import (
+    ObservedRows,
+    observed_log_prob,
+    smallest_variance,
+    squared_error,
+)
+from genopt.models.mixture.parallel import in_parallel
 from genopt.models.mixture.splits import split_components
 
-_SINGLE_THREAD_SIZE = 500_000
 _SINGLE_TOLERANCE = 1e-4
 _EACH_TO_ITS_END = 10
 _HEATS = 15
@@ -56,6 +60,11 @@ class Fitter:
         """Number of rows N."""
         return len(self.scaled)
 
+    @property
+    def width(self) -> int:
+        """Number of columns that EM sees."""
+        return int(self.scaled.shape[1])
+
     def n_parameters(self, n: int, kind: str, rank: int | None = None) -> int:
         """Number of free parameters.
 
@@ -86,6 +95,20 @@ class Fitter:
         own = observed_log_prob(self.scaled[rows], reduced)
         return own + self.affine.log_density(self._every[rows])
 
+    def squared_errors(self, rows: NDArray[np.intp], components: Components) -> Array:
+        """How far entries are from their means given the other entries of their rows.
+
+        Args:
+            rows: their numbers (n,).
+            components: the mixture of all columns.
+
+        Returns:
+            The squares (n, d), of the columns that EM sees; NaN where an entry is missing.
+        """
+        own = components if self.affine is None else self.affine.reduced(components)
+        data = self.scaled[rows]
+        return np.stack([squared_error(data, own, i) for i in range(self.width)], 1)
+
     def without(self, rows: NDArray[np.intp]) -> Fitter:
         """The same for the other rows.
 
@@ -113,16 +136,18 @@ class Fitter:
         Returns:
             The parameters and their likelihood.
         """
-        from threadpoolctl import threadpool_limits
-
         if start is not None and self.affine is not None:
             start = self.affine.reduced(start)
-        with threadpool_limits(1 if self.scaled.size < _SINGLE_THREAD_SIZE else None):
-            if start is not None:
-                fitted = self._run(start, options)
-            else:
-                fitted = self._likeliest(self._starts(n, options), options)
-                self._last = fitted.components
+        if start is not None:
+            fitted = self._run(start, options)
+        else:
+            starts = self._clustered(n, options) + self._grown(n, options)
+            fitted = self._likeliest(starts, options)
+            self._last = fitted.components
+        return self._completed(fitted)
+
+    def _completed(self, fitted: Fitted) -> Fitted:
+        """The same with the columns that are linear in others."""
         if self.affine is None:
             return fitted
         explained = float(self.weights @ self.affine.log_density(self._every))
@@ -132,16 +157,28 @@ class Fitter:
             log_likelihood=fitted.log_likelihood + explained,
         )
 
+    def from_clusters(self, n: int, options: EmOptions) -> Fitted:
+        """The same from clusters alone, whatever was fitted before.
+
+        Args:
+            n: number of components.
+            options: how to run it.
+
+        Returns:
+            The parameters and their likelihood.
+        """
+        return self._completed(self._likeliest(self._clustered(n, options), options))
+
     def _likeliest(self, starts: list[Components], options: EmOptions) -> Fitted:
         """Where EM ends from the best start; of large mixtures only the leader runs to its end."""
         if len(starts) > 1 and len(starts[0].weights) > _EACH_TO_ITS_END:
             short = replace(options, max_iterations=min(_HEATS, options.max_iterations))
-            runs = [self._run(each, short) for each in starts]
+            runs = in_parallel(lambda each: self._run(each, short), starts, options.n_jobs)
             leader = max(runs, key=lambda run: run.log_likelihood)
             if leader.converged:
                 return leader
             starts = [leader.components]
-        runs = [self._run(each, options) for each in starts]
+        runs = in_parallel(lambda each: self._run(each, options), starts, options.n_jobs)
         return max(runs, key=lambda run: run.log_likelihood)
 
     def _run(self, start: Components, options: EmOptions) -> Fitted:
@@ -153,18 +190,20 @@ class Fitter:
 
     def _observed(self, n: int, smallest: float, diagonal: bool) -> ObservedRows:
         key = (1 if self.complete else n, smallest, diagonal)
-        if self._rows is None or self._rows[0] != key:
-            rows = ObservedRows(
-                self.scaled,
-                self.weights,
-                n_components=n,
-                smallest_variance=smallest,
-                diagonal=diagonal,
-            )
-            self._rows = key, rows
-        return self._rows[1]
+        last = self._rows
+        if last is not None and last[0] == key:
+            return last[1]
+        rows = ObservedRows(
+            self.scaled,
+            self.weights,
+            n_components=n,
+            smallest_variance=smallest,
+            diagonal=diagonal,
+        )
+        self._rows = key, rows
+        return rows
 
-    def _starts(self, n: int, options: EmOptions) -> list[Components]:
+    def _clustered(self, n: int, options: EmOptions) -> list[Components]:
         single = self._one_gaussian(options)
         rows = self._observed(n, options.regularization, options.covariance == "diag")
         if n == 1:
@@ -180,22 +219,34 @@ class Fitter:
         for _ in range(options.n_init):
             labels = self._clusters(n, state)
             starts.append(rows.moments(flat, labels).likeliest(flat, options))
-        last = self._last
-        if last is not None and len(last.weights) < n <= 2 * len(last.weights):
-            filled, labels = rows.expected(last)
-            grown = split_components(
-                filled,
-                labels,
-                self.weights,
-                last,
-                n,
-                options.regularization,
-                _ROWS_A_PARAMETER * self._parameters_a_component(options),
-            )
-            starts += [] if grown is None else [grown]
         return starts
 
-    def _parameters_a_component(self, options: EmOptions) -> int:
+    def _grown(self, n: int, options: EmOptions) -> list[Components]:
+        last = self._last
+        if last is None or not len(last.weights) < n <= 2 * len(last.weights):
+            return []
+        rows = self._observed(n, options.regularization, options.covariance == "diag")
+        filled, labels = rows.expected(last)
+        grown = split_components(
+            filled,
+            labels,
+            self.weights,
+            last,
+            n,
+            options.regularization,
+            _ROWS_A_PARAMETER * self.parameters_a_component(options),
+        )
+        return [] if grown is None else [grown]
+
+    def parameters_a_component(self, options: EmOptions) -> int:
+        """What one more component adds.
+
+        Args:
+            options: kind of the covariances.
+
+        Returns:
+            The number of its free parameters.
+        """
         one, two = (
             n_parameters(k, self.scaled.shape[1], options.covariance, options.n_factors)
             for k in (1, 2)
@@ -215,21 +266,19 @@ class Fitter:
                 early = replace(coarse, max_iterations=_EARLY_STEPS)
                 start = expectation_maximization(rows, start, early).components
                 coarse = replace(coarse, covariance="factors")
-            self._single = expectation_maximization(rows, start, coarse).components
+            single = expectation_maximization(rows, start, coarse).components
             if not self.complete:
-                self._filled = rows.expected(self._single)[0]
+                self._filled = rows.expected(single)[0]
+            # last, so that another thread finds the rows filled
+            self._single = single
         return self._single
 
     def _clusters(self, n: int, state: np.random.RandomState) -> Index:
         from sklearn.cluster import KMeans
-        from sklearn.exceptions import ConvergenceWarning
 
         alike = bool((self.weights == self.weights[0]).all())
-        with warnings.catch_warnings():
-            # fewer clusters than asked for leave components without weight
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            clusters = KMeans(n, n_init=1, random_state=state)
-            clusters.fit(self._filled, sample_weight=None if alike else self.weights)
+        clusters = KMeans(n, n_init=1, random_state=state)
+        clusters.fit(self._filled, sample_weight=None if alike else self.weights)
         labels: Index = clusters.labels_.astype(np.intp)
         return labels
 

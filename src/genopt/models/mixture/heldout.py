@@ -9,7 +9,9 @@ share of one per cent of a single Gaussian: a row can cost at most log 100 more 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,7 @@ from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.em import Components, EmOptions
 from genopt.models.mixture.fitting import Fitter
 from genopt.models.mixture.observed import observed_log_prob
+from genopt.models.mixture.parallel import in_parallel
 
 Rows = NDArray[np.intp]
 _SINGLE_SHARE = 0.01
@@ -79,6 +82,10 @@ class HeldOutLoss:
         options: how EM is run.
         folds: number of parts, each of which is held out once.
         score: log densities of held-out rows, given by their numbers, under a mixture.
+
+    Attributes:
+        best: log density of each row while it was held out (N,), of the best number so far.
+        most_components: largest number that every training part has rows for.
     """
 
     def __init__(
@@ -91,15 +98,22 @@ class HeldOutLoss:
         self._parts = fold_rows(fitter.n_rows, folds, options.seed)
         self._fitters = [fitter.without(part) for part in self._parts]
         self._weights = fitter.weights[np.concatenate(self._parts)]
-        self._options = options
+        # folds side by side leave nothing to share within one
+        self._options, self._n_jobs = replace(options, n_jobs=1), options.n_jobs
         self._score = score
         # no more than a training part has distinct rows for
+        self.best: Array | None = None
+        self._lowest = math.inf
         self.most_components = min(each.most_components for each in self._fitters)
         self._single = self._scores(1)
 
     def _scores(self, n: int) -> Array:
         most = min(n, self.most_components)
-        mixtures = [each.fit(most, self._options).components for each in self._fitters]
+
+        def fit(fitter: Fitter) -> Components:
+            return fitter.fit(most, self._options).components
+
+        mixtures = in_parallel(fit, self._fitters, self._n_jobs)
         pairs = zip(mixtures, self._parts, strict=True)
         return np.concatenate([self._score(mixture, part) for mixture, part in pairs])
 
@@ -114,4 +128,7 @@ class HeldOutLoss:
         """
         own = self._scores(n) if n > 1 else self._single
         own = np.logaddexp(own + np.log1p(-_SINGLE_SHARE), self._single + np.log(_SINGLE_SHARE))
-        return -float(np.average(own, weights=self._weights))
+        loss = -float(np.average(own, weights=self._weights))
+        if loss < self._lowest:
+            self._lowest, self.best = loss, own[np.argsort(np.concatenate(self._parts))]
+        return loss

@@ -2,18 +2,22 @@
 
 A full covariance of d columns has d (d + 1) / 2 numbers for each component, more than a wide table
 can tell. The criterion sees that: its scores are those of densities in raw units, so they compare
-kinds of covariances as well as numbers of components.
+kinds of covariances as well as numbers of components. Held-out densities are compared row by row:
+in a column that hardly varies, the few rows that differ have a density so low under every kind that
+their sum would decide alone, so one row counts only so much.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from genopt.errors import GenoptError, UnknownNameError
+from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.covariances import KINDS
 from genopt.models.mixture.factors import largest_rank
 
@@ -25,6 +29,7 @@ _FIRST_RANK = 2
 _ROWS_A_NUMBER = 10
 # with more factors a component covers more, so larger mixtures are not tried again
 _MORE_COMPONENTS = 2
+_MOST_OF_A_ROW = 10.0
 
 
 class Scored(Protocol):
@@ -37,6 +42,10 @@ class Scored(Protocol):
     @property
     def scores(self) -> dict[int, float]:
         """The criterion of each number tried, lower is better."""
+
+    @property
+    def held_out(self) -> Array | None:
+        """Log density of each row while it was held out (N,); None for other criteria."""
 
 
 Fit = TypeVar("Fit", bound=Scored)
@@ -81,7 +90,12 @@ def hint_at_factors(kind: str, n: int, width: int) -> None:
 
 
 def chosen_covariance(
-    fit: Callable[[str, int | None, int], Fit], kind: str, width: int, least: int, most: int
+    fit: Callable[[str, int | None, int], Fit],
+    kind: str,
+    width: int,
+    least: int,
+    most: int,
+    weights: Array,
 ) -> Fit:
     """The best of several kinds of covariances.
 
@@ -93,9 +107,10 @@ def chosen_covariance(
         width: number of columns.
         least: smallest number of components.
         most: largest number of components.
+        weights: how many rows each row counts for (N,).
 
     Returns:
-        The fit of the lowest score.
+        The best fit.
     """
     if kind == "auto" and width <= NARROW:
         return fit("full", None, most)
@@ -108,17 +123,39 @@ def chosen_covariance(
             logger.info("full covariances: score %.6g", _score(tried[-1]))
             # smaller components may be more, but a wide table does not tell many apart
             most = max(least, min(most, 2 * tried[-1].n_components + _MORE_COMPONENTS))
-        lowest, rank, top = math.inf, min(_FIRST_RANK, largest_rank(width)), most
+        rank, top = min(_FIRST_RANK, largest_rank(width)), most
+        factored: Fit | None = None
         while rank <= largest_rank(width):
-            tried.append(fit("factors", rank, top))
-            score = _score(tried[-1])
-            logger.info("%d factors: score %.6g", rank, score)
-            if score >= lowest:
+            last, factored = factored, fit("factors", rank, top)
+            logger.info("%d factors: score %.6g", rank, _score(factored))
+            if last is not None and advantage(factored, last, weights) <= 0.0:
+                factored = last
                 break
-            lowest = score
-            top = max(least, min(most, tried[-1].n_components + _MORE_COMPONENTS))
+            top = max(least, min(most, factored.n_components + _MORE_COMPONENTS))
             rank *= 2
-    return min(tried, key=_score)
+    if factored is not None:
+        tried.append(factored)
+    if len(tried) == 1 or advantage(tried[1], tried[0], weights) > 0.0:
+        return tried[-1]
+    return tried[0]
+
+
+def advantage(one: Scored, other: Scored, weights: Array) -> float:
+    """By how much one fit is better than another of the same rows.
+
+    Args:
+        one: a fit.
+        other: the other.
+        weights: how many rows each row counts for (N,).
+
+    Returns:
+        The difference of log densities of held-out rows, no row counting for more than a limit,
+        mean over the rows; of other criteria the difference of the scores.
+    """
+    if one.held_out is None or other.held_out is None:
+        return _score(other) - _score(one)
+    differences = np.clip(one.held_out - other.held_out, -_MOST_OF_A_ROW, _MOST_OF_A_ROW)
+    return float(np.average(differences, weights=weights))
 
 
 def _score(fit: Scored) -> float:

@@ -113,6 +113,24 @@ def observed_log_prob(data: Array, components: Components) -> Array:
     return ObservedRows(data, n_components=k, smallest_variance=smallest).log_prob(components)
 
 
+def squared_error(data: Array, components: Components, column: int) -> Array:
+    """How far the entries of a column are from their means given the other entries.
+
+    Args:
+        data: rows (N, d), NaN where an entry is missing.
+        components: any mixture.
+        column: the column's number.
+
+    Returns:
+        The squares (N,); NaN where the entry is missing.
+    """
+    others = data.copy()
+    others[:, column] = np.nan
+    rows = GappyRows(others, len(components.weights))
+    errors: Array = (rows.expected(components)[0][:, column] - data[:, column]) ** 2
+    return errors
+
+
 def smallest_variance(components: Components) -> float:
     """The smallest variance of any component in any direction.
 

@@ -17,14 +17,16 @@ from numpy.typing import ArrayLike
 
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.mixture.affine import affine_columns
-from genopt.models.mixture.averaging import fitted_average, half_starts, taken_apart
+from genopt.models.mixture.averaging import fitted_average, other_starts, taken_apart
 from genopt.models.mixture.conditioning import Array
 from genopt.models.mixture.em import Components, EmOptions, Fitted
+from genopt.models.mixture.ending import last_start
 from genopt.models.mixture.fitting import Fitter
 from genopt.models.mixture.gmm import GaussianMixture
 from genopt.models.mixture.heldout import HeldOutLoss, Rows, log_density, usual_folds
 from genopt.models.mixture.kinds import check_kind, chosen_covariance
 from genopt.models.mixture.names import names_of
+from genopt.models.mixture.parallel import quiet_threads
 from genopt.models.mixture.reconstruction import reconstruction_error
 from genopt.models.mixture.scaling import checked_rows, column_scaling
 from genopt.models.mixture.sizes import scores_of_sizes, sizes_between
@@ -54,6 +56,8 @@ class MixtureFit:
             for other kinds.
         reconstruction_error: the share of each column's variance that is lost when the rows are
             rebuilt from their factors (p,); None without factors.
+        held_out: log density of each row while it was held out, in raw units (N,); None for other
+            criteria.
     """
 
     gmm: GaussianMixture
@@ -64,6 +68,7 @@ class MixtureFit:
     covariance: str = "full"
     loadings: Array | None = None
     reconstruction_error: Array | None = None
+    held_out: Array | None = None
 
     @property
     def n_factors(self) -> int | None:
@@ -96,13 +101,15 @@ def best_gmm(
     tolerance: float = 1e-5,
     max_iterations: int = 1000,
     names: Sequence[str] | None = None,
+    n_jobs: int = 1,
     progress: bool = False,
 ) -> MixtureFit:
     """Fit mixtures of ``min_components`` to ``max_components`` Gaussians and keep the best.
 
     Each number of components starts EM from k-means and from the mixture of the number before, the
-    components that look least Gaussian cut in two; the likelier end counts. Missing entries are
-    summed out, pattern by pattern. In a complete table, columns that are
+    components that look least Gaussian cut in two; the likelier end counts. Of the number that is
+    chosen, the last EM starts from k-means too where held-out entries are predicted better then.
+    Missing entries are summed out, pattern by pattern. In a complete table, columns that are
     exact linear functions of others follow exactly in every component (not with ``diag``).
 
     Where two columns are never observed together, their covariance within a component is not
@@ -115,7 +122,7 @@ def best_gmm(
             Above 20 not every number is tried, but steps of a tenth.
         min_components: smallest number of components.
         criterion: ``bic`` or ``aic`` of the observed entries, or ``heldout``: the log density of
-            rows held out by cross-validation.
+            rows held out by cross-validation. AIC takes noise for structure where there is some.
         given: for ``heldout``, columns that are given, so that the density of the other columns
             conditional on them counts; None for the joint density.
         folds: for ``heldout``, how many parts are held out in turn; None for ten of a small table
@@ -145,6 +152,8 @@ def best_gmm(
         max_iterations: most EM iterations of one run.
         names: column names, for messages and for conditioning by name; None for those of ``data``
             if it is a data frame.
+        n_jobs: EM runs that go on at the same time, in threads: of the parts that are held out, of
+            the members, of the starts for one number of components. The result is the same.
         progress: show a bar and log each number's score at level INFO instead of DEBUG.
 
     Returns:
@@ -173,10 +182,11 @@ def best_gmm(
         folds=folds,
         patience=patience,
     )
-    if min(n_init, members, max_iterations) < 1 or min(regularization, tolerance) <= 0:
+    if min(n_init, members, max_iterations, n_jobs) < 1 or min(regularization, tolerance) <= 0:
         raise GenoptError(
             f"n_init={n_init}, members={members}, max_iterations={max_iterations}, "
-            f"regularization={regularization} and tolerance={tolerance} must be positive"
+            f"n_jobs={n_jobs}, regularization={regularization} and tolerance={tolerance} must be "
+            "positive"
         )
     if criterion != "heldout" and (given is not None or score is not None):
         raise GenoptError(f"given and score have no effect with criterion={criterion!r}")
@@ -211,78 +221,104 @@ def best_gmm(
                 tolerance=tolerance,
                 max_iterations=max_iterations,
                 names=names,
+                n_jobs=n_jobs,
                 progress=progress,
             )
 
-        return chosen_covariance(of_kind, covariance, raw.shape[1], min_components, max_components)
+        return chosen_covariance(
+            of_kind, covariance, raw.shape[1], min_components, max_components, counts
+        )
     # independent columns within a component have no linear relation to keep
     affine = None if covariance == "diag" else affine_columns(scaled, counts, regularization)
     fitter = Fitter(scaled, counts, affine)
     # a coarse EM ranks the numbers of components; only the best one is worth a fine one
-    fine = EmOptions(n_init, seed, regularization, tolerance, max_iterations, covariance, n_factors)
+    fine = EmOptions(
+        n_init,
+        seed,
+        regularization,
+        tolerance,
+        max_iterations,
+        covariance,
+        n_factors,
+        n_jobs=n_jobs,
+    )
     ranking = _FACTOR_TOLERANCE if covariance == "factors" else _COARSE_TOLERANCE
     coarse = replace(fine, tolerance=max(tolerance, ranking))
     scored = partial(scores_of_sizes, patience=patience, criterion=criterion, progress=progress)
     scores: dict[int, float] = {}
     fits: dict[int, Fitted] = {}
+    held_out: Array | None = None
     information: Callable[[int], float] | None = None
 
-    if start is not None:
-        if start.dim != raw.shape[1]:
-            raise GenoptError(f"start has {start.dim} columns; data has {raw.shape[1]}")
-        if start.n_components % members:
-            raise GenoptError(
-                f"start has {start.n_components} components, which is no average of "
-                f"members={members} mixtures of one size"
-            )
-        best = start.n_components // members
-        starts = taken_apart(scaling.scaled(start), members)
-    elif criterion == "heldout":
+    with quiet_threads(scaled.size, n_jobs):
+        if start is not None:
+            if start.dim != raw.shape[1]:
+                raise GenoptError(f"start has {start.dim} columns; data has {raw.shape[1]}")
+            if start.n_components % members:
+                raise GenoptError(
+                    f"start has {start.n_components} components, which is no average of "
+                    f"members={members} mixtures of one size"
+                )
+            best = start.n_components // members
+            starts = taken_apart(scaling.scaled(start), members)
+        elif criterion == "heldout":
 
-        def held_out_score(components: Components, rows: Rows) -> Array:
-            if score is not None:
-                return score(scaling.raw(components, seed), kept[rows])
-            if not columns:
-                wanted = list(range(raw.shape[1]))
-                density = fitter.log_density(rows, components)
-            else:
-                wanted = [i for i in range(raw.shape[1]) if i not in columns]
-                density = log_density(scaled[rows], components, columns)
-            return density - scaling.jacobian(raw[rows][:, wanted], wanted)
+            def held_out_score(components: Components, rows: Rows) -> Array:
+                if score is not None:
+                    return score(scaling.raw(components, seed), kept[rows])
+                if not columns:
+                    wanted = list(range(raw.shape[1]))
+                    density = fitter.log_density(rows, components)
+                else:
+                    wanted = [i for i in range(raw.shape[1]) if i not in columns]
+                    density = log_density(scaled[rows], components, columns)
+                return density - scaling.jacobian(raw[rows][:, wanted], wanted)
 
-        if len(raw) < 4:
-            raise GenoptError(f"criterion='heldout' needs at least 4 rows, there are {len(raw)}")
-        sizes = _sizes(fitter, min_components, max_components)
-        loss = HeldOutLoss(fitter, coarse, folds or usual_folds(len(raw)), held_out_score)
-        scores = scored([sizes[0], *(n for n in sizes[1:] if n <= loss.most_components)], loss)
-        best = min(scores, key=lambda n: scores[n])
-        # the likeliest of many ends fits the rows more closely than the ends that were scored
-        starts = [fitter.fit(best, coarse).components]
-    else:
-        jacobian = float(counts @ scaling.jacobian(raw, range(raw.shape[1])))
-        n_rows = float(counts.sum())
+            if len(raw) < 4:
+                raise GenoptError(
+                    f"criterion='heldout' needs at least 4 rows, there are {len(raw)}"
+                )
+            sizes = _sizes(fitter, min_components, max_components)
+            loss = HeldOutLoss(fitter, coarse, folds or usual_folds(len(raw)), held_out_score)
+            scores = scored([sizes[0], *(n for n in sizes[1:] if n <= loss.most_components)], loss)
+            held_out = loss.best
+            best = min(scores, key=lambda n: scores[n])
+            # the likeliest of many ends fits the rows more closely than the ends that were scored
+            starts = [fitter.from_clusters(best, coarse).components]
+        else:
+            jacobian = float(counts @ scaling.jacobian(raw, range(raw.shape[1])))
+            n_rows = float(counts.sum())
 
-        def penalized(n: int) -> float:
-            parameters = fitter.n_parameters(n, covariance, n_factors)
-            penalty = np.log(n_rows) if criterion == "bic" else 2.0
-            return float(-2.0 * (fits[n].log_likelihood - jacobian) + penalty * parameters)
+            def penalized(n: int) -> float:
+                parameters = fitter.n_parameters(n, covariance, n_factors)
+                penalty = np.log(n_rows) if criterion == "bic" else 2.0
+                return float(-2.0 * (fits[n].log_likelihood - jacobian) + penalty * parameters)
 
-        def fitted_information(n: int) -> float:
-            fits[n] = fitter.fit(n, coarse)
-            return penalized(n)
+            def fitted_information(n: int) -> float:
+                fits[n] = fitter.fit(n, coarse)
+                return penalized(n)
 
-        information = penalized
-        sizes = _sizes(fitter, min_components, max_components)
-        scores = scored(sizes, fitted_information)
-        best = min(scores, key=lambda n: scores[n])
-        starts = [fits[best].components]
-    if best in fits and members == 1 and tolerance >= coarse.tolerance:
-        fit = fits[best]
-    else:
-        starts += half_starts(fitter, best, coarse, members - len(starts))
-        fits[best], fit = fitted_average(fitter, starts, replace(fine, accelerated=True))
-        if information is not None:
-            scores[best] = information(best)
+            information = penalized
+            sizes = _sizes(fitter, min_components, max_components)
+            scores = scored(sizes, fitted_information)
+            best = min(scores, key=lambda n: scores[n])
+            # of one size alone, nothing has grown
+            starts = [fits[best].components]
+            if len(fits) > 1:
+                starts = [last_start(fitter, starts[0], coarse)]
+        if (
+            best in fits
+            and members == 1
+            and tolerance >= coarse.tolerance
+            and starts[0] is fits[best].components
+        ):
+            fit = fits[best]
+        else:
+            starts += other_starts(fitter, best, coarse, members - len(starts))
+            fits[best], fit = fitted_average(fitter, starts, replace(fine, accelerated=True))
+            if information is not None:
+                # clusters may end less likely than the mixture that was scored
+                scores[best] = min(scores[best], information(best))
     if not fit.converged:
         level = logging.INFO if progress else logging.DEBUG
         logger.log(level, "EM has not converged after %d iterations", max_iterations)
@@ -293,7 +329,7 @@ def best_gmm(
     if loadings is not None:
         loadings = loadings * scaling.scale[:, None]
         lost = reconstruction_error(gmm, loadings, raw, counts)
-    return MixtureFit(gmm, best, criterion, scores, converged, covariance, loadings, lost)
+    return MixtureFit(gmm, best, criterion, scores, converged, covariance, loadings, lost, held_out)
 
 
 def _check_options(

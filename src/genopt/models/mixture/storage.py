@@ -38,6 +38,7 @@ def write(path: str | Path, fit: MixtureFit, **content: Any) -> Path:
         "scores": dict(fit.scores),
         "converged": dict(fit.converged),
         "covariance": fit.covariance,
+        "held_out": None if fit.held_out is None else torch.tensor(fit.held_out),
         "loadings": None if fit.loadings is None else torch.tensor(fit.loadings),
         "reconstruction_error": (
             None if fit.reconstruction_error is None else torch.tensor(fit.reconstruction_error)
@@ -80,7 +81,7 @@ def read(path: str | Path) -> tuple[MixtureFit, dict[str, Any]]:
     criterion = content.get("criterion", content["options"]["criterion"])
     factors = {
         key: None if content.get(key) is None else content[key].numpy()
-        for key in ("loadings", "reconstruction_error")
+        for key in ("loadings", "reconstruction_error", "held_out")
     }
     fit = MixtureFit(
         gmm,
