@@ -32,12 +32,12 @@ SAMPLERS = {
 PUBLISHED = {8: ("4.8e-05", ".0017"), 32: ("2.7e-06", ".0016")}
 
 
-def mmd_squared(a: Tensor, b: Tensor) -> Tensor:
+def mmd_squared(a: Tensor, b: Tensor, widths: tuple[float, ...] = (0.05, 0.2, 0.9)) -> Tensor:
     """Unbiased MMD^2 of samples (C, n, P), kernel sum of 1 / (1 + d^2 / h^2)."""
 
     def kernel(u: Tensor, v: Tensor) -> Tensor:
         square = torch.cdist(u, v) ** 2
-        return torch.stack([1 / (1 + square / h**2) for h in (0.05, 0.2, 0.9)]).sum(0)
+        return torch.stack([1 / (1 + square / h**2) for h in widths]).sum(0)
 
     def within(u: Tensor) -> Tensor:
         n = u.shape[-2]

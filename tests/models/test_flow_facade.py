@@ -92,3 +92,20 @@ def test_bad_sizes_are_refused():
         ConditionalFlowMatching(x_dim=0)
     with pytest.raises(GenoptError, match="not fitted"):
         ConditionalFlowMatching().sample([[0.5]])
+
+
+def test_columns_of_x_may_be_held_and_conditions_be_weighted(pairs):
+    x, c = pairs
+    flow = ConditionalFlowMatching(
+        x_dim=2, hidden_dim=16, n_layers=2, bounds=[(-1, 1)] * 2, given_x=0.5
+    ).fit(x, c, epochs=5)
+    held = flow.sample([[0.75]], 20, fixed={1: 0.25})
+    np.testing.assert_allclose(held[:, 1], 0.25, atol=1e-9)
+    assert held[:, 0].std() > 0.0
+    plain, guided = (flow.sample([[0.75]], 20, guidance=weight) for weight in (1.0, 2.0))
+    assert not np.allclose(plain, guided)
+
+
+def test_a_flow_that_was_not_made_for_it_says_so(fitted):
+    with pytest.raises(GenoptError, match="given_x"):
+        fitted.sample([[0.75]], 5, fixed={0: 0.1})

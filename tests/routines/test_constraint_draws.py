@@ -83,6 +83,21 @@ def test_a_rare_equality_is_reached_through_the_noise():
     assert float((torch.cov(x.T) - covariance).norm() / covariance.norm()) < 0.15
 
 
+def test_wider_shells_serve_where_few_draws_fall_within_the_narrow_ones():
+    # two and a half standard deviations off: .2 % within a shell of .05, .9 % within one of .25
+    a = [1.0, 2.0, -1.0]
+    off = math.sqrt(float(torch.tensor(a).double() @ COVARIANCE @ torch.tensor(a).double()))
+    b = float(torch.tensor(a).double() @ MEAN) + 2.5 * off
+    found = constrained_draws(gaussian(), rules(f"x1 + 2 * x2 - x3 == {b!r}"), 1500, tries=300)
+    assert found.report["method"] == "select"
+    assert found.report["acceptance"] * 300 < 1.0
+    assert found.report["targets_without_law"] == 0
+    mean, covariance = given_plane(a, b, MEAN)
+    x = found.x[0]
+    assert float(((x.mean(0) - mean) / covariance.diagonal().sqrt()).abs().max()) < 0.1
+    assert float((torch.cov(x.T) - covariance).norm() / covariance.norm()) < 0.12
+
+
 def angle_law(slope) -> tuple[np.ndarray, np.ndarray]:
     """Distribution function of the angle on the ellipse x^2 + 4 y^2 = 4: density over slope."""
     angle = np.linspace(-np.pi, np.pi, 20_001)

@@ -23,7 +23,7 @@ from genopt.models.flow.drive import Drive
 from genopt.models.flow.files import read_checkpoint, write_checkpoint
 from genopt.models.flow.given import Fixed, Given
 from genopt.models.flow.matching import FlowMatching
-from genopt.models.flow.parts import choose_sampler
+from genopt.models.flow.parts import choose_sampler, for_density
 from genopt.models.flow.peaks import Peaks, ends_of_ascent
 from genopt.models.flow.samplers import Sampler
 from genopt.models.flow.stochastic import check_sampler, drawing
@@ -62,7 +62,8 @@ class ConditionalFlow(FlowMatching):
             y: conditions (C, K); NaN for a free entry.
             n: draws a condition.
             generator: source of randomness; without one the model's seed is used anew in each call.
-            sampler: a sampler instead of the model's own.
+            sampler: a sampler instead of the model's own; ``{"calls": 4}`` for so many calls of the
+                network, by Euler's rule where they are few and the flow is straight.
             n_steps: its number of steps; None for its own.
             return_trajectory: whether to return the way from noise to the draws.
             fixed: columns of x that are held, by name or index: a value, a class label, or one
@@ -86,8 +87,8 @@ class ConditionalFlow(FlowMatching):
         noise = torch.randn(
             (len(y), n, self.transform.dim), generator=generator, device=generator.device
         )
-        solver = choose_sampler(sampler, self.sampler)
-        check_sampler(solver, self.coupling)
+        solver = self._solver(sampler)
+        check_sampler(solver, self.coupling, self.straight)
         solver = drawing(solver, self.path, generator)
         return self.transport(noise, y, solver, n_steps, return_trajectory, fixed, guidance)
 
@@ -126,7 +127,7 @@ class ConditionalFlow(FlowMatching):
                 f"noise has shape {tuple(noise.shape)}; expected ({len(y)}, n, "
                 f"{self.transform.dim})"
             )
-        solver = choose_sampler(sampler, self.sampler)
+        solver = self._solver(sampler)
         drive = self._drive(y, fixed, guidance)
         self._compile()
         at_once = self._rows_at_once()
@@ -167,7 +168,8 @@ class ConditionalFlow(FlowMatching):
         Args:
             x: designs (N, P).
             y: properties (N, K) or (1, K); NaN for a free entry.
-            sampler: a sampler instead of the model's own.
+            sampler: a sampler instead of the model's own; ``few`` is too coarse for a density and
+                gives way to ``adams_bashforth``.
             n_steps: its number of steps; None for twice its own.
             given: columns of x, by name or index, that are known as well: the density of the other
                 columns given these, of a flow that was trained with ``given_x`` above 0.
@@ -198,7 +200,7 @@ class ConditionalFlow(FlowMatching):
         fixed = {i: valid[:, i] for i in columns} if columns else None
         drive = self._drive(y.expand(len(x), -1), fixed)
         latent, slopes = self.transform.encode_columns(valid.to(y.device))
-        solver = choose_sampler(sampler, self.sampler)
+        solver = for_density(self._solver(sampler))
         steps = 2 * solver.steps if n_steps is None else n_steps
         at_once = self._rows_at_once()
         parts = []
@@ -255,7 +257,7 @@ class ConditionalFlow(FlowMatching):
             (len(y), starts, self.transform.dim), generator=generator, device=generator.device
         ).to(drive.embedded)
         x = ends_of_ascent(
-            self.average, self.transform, choose_sampler(sampler, self.sampler), drive, noise, steps
+            self.average, self.transform, for_density(self._solver(sampler)), drive, noise, steps
         )
         pairs = y.repeat_interleave(2 * starts, 0)
         density = self.log_prob(x.flatten(0, 1).flatten(0, 1), pairs, sampler, given=columns)
@@ -282,6 +284,10 @@ class ConditionalFlow(FlowMatching):
         given = self.check_request(fixed, count=len(query))
         scores = self.familiarity.score(*self.conditions.encode(query), given)
         return scores.to(torch.as_tensor(y).device, torch.float64)
+
+    def _solver(self, sampler: Spec | Sampler | None) -> Sampler:
+        """The sampler of a call."""
+        return choose_sampler(sampler, self.sampler, self.straight)
 
     def _rows_at_once(self) -> int:
         """Rows of one solve: on a processor as many as its cache likes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +26,8 @@ class ConditionalFlowMatching:
         hidden_dim: width of the network.
         n_layers: number of its residual blocks.
         bounds: a pair (lower, upper) for each column of x; samples never leave them.
+        given_x: share of training rows that are told some columns of x, so that `sample` may hold
+            columns fixed; 0 for a flow that cannot.
         seed: seed of the weights, the training and the samples.
 
     Raises:
@@ -45,6 +47,7 @@ class ConditionalFlowMatching:
         hidden_dim: int = 64,
         n_layers: int = 3,
         bounds: Sequence[tuple[float, float]] | None = None,
+        given_x: float = 0.0,
         seed: int = 0,
     ) -> None:
         for name, value in (("x_dim", x_dim), ("c_dim", c_dim)):
@@ -66,6 +69,7 @@ class ConditionalFlowMatching:
             x_space,
             Space(tuple(Variable(f"c{i}") for i in range(1, c_dim + 1))),
             network={"kind": "adaln", "width": hidden_dim, "depth": n_layers},
+            given_x=given_x,
             seed=seed,
         )
         self._tensors = False
@@ -124,22 +128,33 @@ class ConditionalFlowMatching:
             )
         return self._like(x, self.model.log_prob(points, given))
 
-    def sample(self, c_values: Any, n_samples: int = 1000, n_steps: int | None = None) -> Any:
+    def sample(
+        self,
+        c_values: Any,
+        n_samples: int = 1000,
+        n_steps: int | None = None,
+        fixed: Mapping[int, float] | None = None,
+        guidance: float = 1.0,
+    ) -> Any:
         """Points drawn from p(x | c), all conditions in one solve.
 
         Args:
             c_values: conditions (C, c_dim); (C,) where c_dim is 1.
             n_samples: draws a condition.
             n_steps: steps of the sampler; None for its own 31.
+            fixed: values of columns of x, by their number, that all points are to have; takes
+                ``given_x`` above 0.
+            guidance: weight of the conditions; above 1 the points are sharper than p(x | c).
 
         Returns:
             Points (n_samples, x_dim) for one condition, (C, n_samples, x_dim) for several.
 
         Raises:
-            GenoptError: if the shape does not fit or `fit` was not called.
+            GenoptError: if the shape does not fit, `fit` was not called or the flow was not made
+                for fixed columns.
         """
         given = _matrix(c_values, self.c_dim, "c_values", "c_dim")
-        drawn = self.model.sample(given, n_samples, n_steps=n_steps)
+        drawn = self.model.sample(given, n_samples, n_steps=n_steps, fixed=fixed, guidance=guidance)
         return self._like(c_values, drawn[0] if len(given) == 1 else drawn)
 
     def _like(self, given: Any, result: Tensor) -> Any:

@@ -29,6 +29,7 @@ from genopt.models.flow.stochastic import check_sampler
 from genopt.models.flow.times import TimeSampling, stratified_times, time_grid
 from genopt.models.flow.transforms import DesignTransform
 from genopt.models.flow.velocity import LatentVelocity
+from genopt.models.flow.weighted import copies_of
 from genopt.models.training import TabularModule, check_counts, seeded
 from genopt.space import Space
 
@@ -50,8 +51,8 @@ class FlowObjective(TabularModule):
         path: ``linear``, ``cosine``, ``vp``, or ``scheduled`` with a ``schedule`` of one's own.
         coupling: ``independent`` or ``conditional_ot``; ``ot`` is refused with a condition.
         time_sampling: ``power``, ``uniform`` or ``logit_normal``.
-        sampler: ``euler``, ``midpoint``, ``heun``, ``rk4``, ``adams_bashforth``, ``dopri5``, or
-            ``sde``, which only draws.
+        sampler: ``euler``, ``few``, ``midpoint``, ``heun``, ``rk4``, ``adams_bashforth``,
+            ``dopri5``, or ``sde``, which only draws.
         condition_dropout: share of training rows that lose some or all of their known properties,
             so that goals may leave properties free and samples may be guided.
         given_x: share of training rows that are told some of their columns of x, so that samples
@@ -164,7 +165,7 @@ class FlowObjective(TabularModule):
         check_coupling(self.coupling, self.y_space.dim)
         self.time_sampling: TimeSampling = build(parts["time_sampling"], "time_sampling")
         self.sampler: Sampler = build(parts["sampler"], "sampler")
-        check_sampler(self.sampler, self.coupling, straight=reflow)
+        check_sampler(self.sampler, self.coupling, reflow)
         if reflow:
             check_reflow(self.path)
         if x_pca and given_x:
@@ -183,6 +184,7 @@ class FlowObjective(TabularModule):
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self._redraw = False
+        self._weighted = False
         self._compiled = False
         self._copies = draws or 1
 
@@ -195,12 +197,14 @@ class FlowObjective(TabularModule):
 
         Args:
             *batch: latent centres, lower and upper ends (N, U), encoded properties (N, E) and
-                their mask (N, K); with ``given_x`` also the latents that name designs (N, U).
+                their mask (N, K); with ``given_x`` also the latents that name designs (N, U); of
+                rows with weights also these (N, 1).
 
         Returns:
             Scalar loss.
         """
-        x_1, low, high, values, mask, *known = (part.repeat(self._copies, 1) for part in batch)
+        parts, weight = copies_of(batch, self._copies, self._weighted)
+        x_1, low, high, values, mask, *known = parts
         if self._redraw:
             x_1 = torch.where(high > low, self.transform.draw(low, high), x_1)
         condition, held = self.told(values, mask, *known)
@@ -209,7 +213,7 @@ class FlowObjective(TabularModule):
         x_1 = self.transform.turn(x_1)
         t = stratified_times(self.time_sampling, len(x_1), x_1)
         x_0 = self.coupling.noise(x_1, condition)
-        return self._matching(self.network, x_0, x_1, t, condition, held)
+        return self._matching(self.network, x_0, x_1, t, condition, held, weight)
 
     def told(self, values: Tensor, mask: Tensor, *known: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the network is told of training rows: some of what is known of them, by chance.
@@ -244,7 +248,8 @@ class FlowObjective(TabularModule):
         repeats = max(1, _VALIDATION_ROWS // (len(center) * len(times)))
         copies = len(times) * repeats
         generator = torch.Generator(center.device).manual_seed(0)
-        x_1, low, high, values, mask, *known = (part.repeat(copies, 1) for part in batch)
+        parts, weight = copies_of(batch, copies, self._weighted)
+        x_1, low, high, values, mask, *known = parts
         x_1 = torch.where(high > low, self.transform.draw(low, high, generator), x_1)
         x_1 = self.transform.turn(x_1)
         condition = self.conditions.join(values, mask)
@@ -252,7 +257,7 @@ class FlowObjective(TabularModule):
             condition = self.given.nothing(condition)
         x_0 = self.coupling.noise(x_1, condition, generator)
         t = times.repeat(repeats).repeat_interleave(len(center))
-        return self._matching(self.average, x_0, x_1, t, condition)
+        return self._matching(self.average, x_0, x_1, t, condition, weight=weight)
 
     def _matching(
         self,
@@ -262,16 +267,20 @@ class FlowObjective(TabularModule):
         t: Tensor,
         condition: Tensor,
         held: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
         point = point_on_path(self.path, x_0, x_1, t)
         if held is None:
             guess = velocity(point.x_t, t, velocity.embed(condition))
-            return torch.nn.functional.mse_loss(guess, point.dx_t)
+            if weight is None:
+                return torch.nn.functional.mse_loss(guess, point.dx_t)
+            return (weight * (guess - point.dx_t).square()).mean()
         # held columns rest at their values, and nothing is to be learned there
         guess = velocity(torch.lerp(point.x_t, x_1, held), t, velocity.embed(condition))
         free = 1.0 - held
-        error = (guess - point.dx_t) * free
-        return error.square().sum() / free.sum().clamp_min(1.0)
+        square = ((guess - point.dx_t) * free).square()
+        square = square if weight is None else weight * square
+        return square.sum() / free.sum().clamp_min(1.0)
 
     def after_step(self) -> None:
         """Move the averaged weights, fast at first."""

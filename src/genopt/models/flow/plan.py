@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from genopt.data.streaming import Encode, EncodedStream, RowStream
+from genopt.data.stream_loader import Encode, EncodedStream
+from genopt.data.streaming import RowStream
 
 _STEPS = 4000
 # few columns and many rows: fine structure is learned long before rows are learned by heart
@@ -68,6 +69,11 @@ class TrainingPlan:
         repeats = max(1, _EPOCH_STEPS * size // rows)
         passes = max(_LEAST_EPOCHS, _steps(rows, columns) * size // (rows * repeats))
         return cls(size, passes, repeats, draws, rows)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.epochs * -(-self.rows * self.repeats // self.batch_size)
 
     def feed(
         self, rows: tuple[Tensor, ...], stream: RowStream | None, encode: Encode

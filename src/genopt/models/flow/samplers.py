@@ -168,6 +168,14 @@ class Euler(FixedStep):
 
 
 @dataclass(frozen=True)
+class Few(Euler):
+    """Euler's rule in a few equal steps, for a flow whose ways reflow made straight."""
+
+    steps: int = 2
+    grading: float = 1.0
+
+
+@dataclass(frozen=True)
 class Midpoint(FixedStep):
     """The midpoint rule: order 2, two calls a step."""
 

@@ -133,16 +133,22 @@ class _Drawing(SDE):
         return float(s.alpha), float(s.sigma), float(s.d_alpha), float(s.d_sigma)
 
 
-def check_sampler(sampler: Sampler, coupling: Coupling) -> None:
+def check_sampler(sampler: Sampler, coupling: Coupling, straight: bool = False) -> None:
     """Refuse a stochastic sampler where the velocity does not tell the score.
 
     Args:
         sampler: the sampler.
         coupling: the coupling that the velocity was learned with.
+        straight: whether it was made straight by reflow.
 
     Raises:
         GenoptError: if they do not go together.
     """
+    if isinstance(sampler, SDE) and straight:
+        raise GenoptError(
+            "sampler=sde needs noise that is independent of the data, and reflow ties them: use "
+            "reflow=false, or an ODE such as sampler=midpoint"
+        )
     if isinstance(sampler, SDE) and not getattr(coupling, "independent", False):
         raise GenoptError(
             f"sampler=sde needs noise that is independent of the data, and "

@@ -82,9 +82,9 @@ def constrained_draws(
     pool = source.draws(everything, dry)
     shell = Shell.of(rules, pool.x)
     measured = shell.measure(pool.x)
-    acceptance = shell.share(measured, SHELL)
-    # the tries have to bring the wanted number within the shells
-    enough = acceptance * tries >= 1.0
+    acceptance = measured.within(SHELL)
+    # the tries have to bring the wanted number near, at worst within the widest shells
+    enough = measured.within(WIDE) * tries >= _SURPLUS
     run = _Run(source, shell, n, max(tries * n - dry, 0), objective)
     run.tries = dry * source.count
     selects = torch.ones(source.count, dtype=torch.bool)

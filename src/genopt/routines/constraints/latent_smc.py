@@ -21,6 +21,7 @@ from genopt.routines.constraints.shell import WIDE, Shell
 from genopt.routines.constraints.source import Draws, Source
 
 _KEEP = 0.5
+_MANY = 0.1
 _MOVES = 4
 _LAST_MOVES = 12
 _WANTED_ACCEPTANCE = 0.3
@@ -29,7 +30,8 @@ _BISECTIONS = 50
 # and shorter moves, and what they gain the last linear step onto the rules gives as well
 _LAST_WIDTH = 0.5 * WIDE / math.sqrt(3.0)
 _RIDGE = 1e-6
-_POOL_SHARE = 0.5
+# share of the tries that is spent on plain draws, and where enough of these come near already
+_POOL_SHARE, _NEAR_SHARE = 0.5, 0.85
 _NEAREST = 10
 _AT_ONCE = 2**17
 
@@ -53,12 +55,11 @@ class Population:
 
 @dataclass
 class _State:
-    """The population: noise (C, n, U), designs, distances and log weights (C, n), inequalities."""
+    """The population: noise (C, n, U), designs, distances (C, n), whether inequalities are kept."""
 
     noise: Tensor
     x: Tensor
     distance: Tensor
-    weight: Tensor
     inside: Tensor
 
     def take(self, index: Tensor) -> _State:
@@ -95,13 +96,16 @@ def latent_smc(
     """
     walk = _Walk(source, shell, rows)
     start, made = walk.started(pool, n, most)
+    # where many of the nearest draws keep the inequalities, all have to from the start
+    hard = start.inside.double().mean(1) >= _MANY
+    start.distance = torch.where(start.inside | ~hard[:, None], start.distance, torch.inf)
     plain = torch.full((len(rows),), torch.inf, dtype=torch.float64)
     width = walk.lowered(start, plain, n / 2)
     weight = _weights(start, width, plain)
     ess = _effective(weight).clamp_max(n)
     state = start.take(_resampled(weight, n, source.generator))
     while made + _MOVES * n <= most:
-        state = walk.moved(state, width, _MOVES)
+        state = walk.moved(state, width, _MOVES, hard)
         made += _MOVES * n
         if bool((width <= _LAST_WIDTH).all()):
             break
@@ -110,9 +114,9 @@ def latent_smc(
         ess = torch.minimum(ess, _effective(weight))
         width = lower
         state = state.take(_resampled(weight, n, source.generator))
-    # where most of a population keeps the inequalities, all of it has to
+    # where many of a population keep them, all of it has to at the end
     weight = state.inside.double()
-    hard = state.inside.double().mean(1) >= 0.1
+    hard = state.inside.double().mean(1) >= _MANY
     weight = torch.where(hard[:, None], weight, 1.0)
     ess = torch.where(hard, torch.minimum(ess, _effective(weight)), ess)
     state = state.take(_resampled(weight / weight.sum(1, keepdim=True), n, source.generator))
@@ -135,7 +139,7 @@ class _Walk:
     def state(self, draws: Draws) -> _State:
         found = self.shell.measure(draws.x)
         noise = draws.x.new_empty(0) if draws.noise is None else draws.noise
-        return _State(noise, found.foot, found.distance, found.log_weight, found.inside)
+        return _State(noise, found.foot, found.distance, found.inside)
 
     def started(self, pool: Draws, n: int, most: int) -> tuple[_State, int]:
         """The nearest of many plain draws, and how many more were made.
@@ -145,13 +149,17 @@ class _Walk:
         """
         near, made = self.state(pool), 0
         chunk = max(n, min(_AT_ONCE // len(self.rows), 8 * n))
-        while made + chunk <= _POOL_SHARE * most:
+        while made + chunk <= (_NEAR_SHARE if self._enough(near, n) else _POOL_SHARE) * most:
             more = self.state(self.source.draws(self.rows, chunk))
             made += chunk
             both = near.join(more)
             count = min(_NEAREST * n, both.distance.shape[1])
             near = both.take(both.distance.topk(count, 1, largest=False).indices)
         return near, made
+
+    def _enough(self, near: _State, n: int) -> bool:
+        """Whether plain draws alone reach the last width, so that moves have little left to do."""
+        return bool(((near.distance <= 2.0 * _LAST_WIDTH).sum(1) >= n / 2).all())
 
     def lowered(self, state: _State, width: Tensor, wanted: float) -> Tensor:
         """The smallest width (C,) that leaves an effective sample of the wanted size."""
@@ -164,8 +172,8 @@ class _Walk:
             low = torch.where(enough, low, middle)
         return high.exp()
 
-    def moved(self, state: _State, width: Tensor, moves: int, hard: Tensor | None = None) -> _State:
-        """The population after some moves; with ``hard`` those conditions stay inside."""
+    def moved(self, state: _State, width: Tensor, moves: int, hard: Tensor) -> _State:
+        """The population after some moves; the ``hard`` conditions stay inside (C,)."""
         n = state.noise.shape[1]
         mean = state.noise.mean(1, keepdim=True)
         gap = state.noise - mean
@@ -185,15 +193,13 @@ class _Walk:
                 proposed = keep * state.noise + step * fresh
             other = self.state(self.source.carried(proposed, self.rows))
             ratio = _log_kernel(other.distance, width) - _log_kernel(state.distance, width)
-            ratio = ratio + other.weight - state.weight
             if kind:
                 ratio = ratio + _excess(proposed, mean, root) - _excess(state.noise, mean, root)
             chance = torch.rand(
                 ratio.shape, generator=self.source.generator, dtype=ratio.dtype
             ).clamp_min(1e-300)
             accepted = chance.log() < torch.nan_to_num(ratio, nan=-math.inf)
-            if hard is not None:
-                accepted &= other.inside | ~hard[:, None]
+            accepted &= other.inside | ~hard[:, None]
             state = state.replaced(other, accepted)
             rate = accepted.double().mean(1)
             self.log_step[kind] = (self.log_step[kind] + 1.5 * (rate - _WANTED_ACCEPTANCE)).clamp(
@@ -207,12 +213,8 @@ def _log_kernel(distance: Tensor, width: Tensor) -> Tensor:
 
 
 def _weights(state: _State, width: Tensor, before: Tensor) -> Tensor:
-    """Weights (C, n) of a narrower kernel over a wider one, each condition's sum one.
-
-    An infinite width before means plain draws, which have no weight of their own yet.
-    """
+    """Weights (C, n) of a narrower kernel over a wider one, each condition's sum one."""
     log = _log_kernel(state.distance, width) - _log_kernel(state.distance, before)
-    log = log + torch.where(torch.isinf(before)[:, None], state.weight, 0.0)
     log = torch.nan_to_num(log, nan=-math.inf)
     # where no draw is defined at all, all are alike
     top = log.amax(1, keepdim=True)

@@ -17,7 +17,7 @@ from genopt.routines.constraints.source import Draws, Source
 
 _AT_ONCE = 2**17
 _LEAST_CHUNK = 64
-_LATER, _LAST = 1e3, 1e6
+_LAST = 1e6
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,11 @@ def select(
             found, pool = pool, None
         part = shell.at(todo)
         measured = part.measure(found.x)
-        thin = part.thinned(measured, source.generator)
-        kept = thin & (measured.shell <= SHELL)
+        kept = measured.shell <= SHELL
         hits[todo] += kept.sum(1)
         seen[todo] += kept.shape[1]
-        # a draw that was left out for its weight comes after those that were not, and one that
-        # breaks an inequality after all that keep them
+        # one that breaks an inequality comes after all that keep them
         order = torch.where(torch.isinf(measured.shell), _LAST + measured.distance, measured.shell)
-        order = torch.where(thin, order, _LATER + order)
         taken.add(todo, Draws(measured.foot, found.noise), kept, order)
         todo = ((taken.count < n) & (made < most)).nonzero()[:, 0]
     return Selected(taken.filled(), taken.count, taken.width(), tries)

@@ -3,9 +3,9 @@
 Conditioning on an equality h(x) = 0 is the limit of |h(x)| <= width for widths going to zero: the
 density on the surface is p(x | y) over the length of the slope of h (the co-area formula), so it
 depends on how h is written: ``a * b == 1`` and ``a == 1 / b`` are different laws on one curve. A
-linear equality has one law however it is written. Where h is steep here and flat there, a shell of
-one width in h is thick where it is flat; so shells are measured in scatters of the draws along the
-slope, and draws are weighted by what that changes.
+linear equality has one law however it is written. Shells have one width in h, in units of its
+scatter among the draws; all draws within one then count alike. Weights for the slope, which would
+allow shells of one thickness in x, lose more draws than the thickness is worth.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ SHELL = 0.05
 WIDE = 0.25
 _QUARTILES = 1.349
 _RIDGE = 1e-4
-_NEAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,23 @@ class Measured:
         shell: the shell that just holds them, in scatters; inf where they break an inequality, or
             an equality that no projection can make exact (C, n).
         inside: whether they keep the inequalities (C, n).
-        log_weight: what makes the law that of the rules as they are written (C, n).
     """
 
     foot: Tensor
     distance: Tensor
     shell: Tensor
     inside: Tensor
-    log_weight: Tensor
+
+    def within(self, width: float) -> Tensor:
+        """The share of draws that lie within shells.
+
+        Args:
+            width: half width of the shells in scatters.
+
+        Returns:
+            Shares (C,).
+        """
+        return (self.shell <= width).double().mean(1)
 
 
 @dataclass(frozen=True)
@@ -54,14 +62,12 @@ class Shell:
         spread: how far each residual scatters among the draws (C, M).
         soft: which equalities a projection can make exact, so that a shell is enough (M,).
         metric: covariance of the draws in the unit box (C, P, P).
-        reference: the log weight of draws that are kept for certain (C,).
     """
 
     rules: Rules
     spread: Tensor
     soft: Tensor
     metric: Tensor
-    reference: Tensor
 
     @classmethod
     def of(cls, rules: Rules, x: Tensor) -> Shell:
@@ -89,12 +95,7 @@ class Shell:
         spread = spread.maximum(rules.tolerance)
         some = x[:, : max(1, 64 // len(x))].reshape(-1, x.shape[-1])
         moved = (rules.linearised(some).slope[..., rules.movable] != 0).any(-1).any(0)
-        shell = cls(rules, spread, rules.equality & moved, _covariance(rules, x), spread[:, 0])
-        found = shell.measure(x)
-        count = max(1, int(_NEAR * x.shape[1]))
-        nearest = found.distance.topk(count, 1, largest=False).indices
-        reference = found.log_weight.gather(1, nearest).amax(1)
-        return cls(rules, spread, shell.soft, shell.metric, reference)
+        return cls(rules, spread, rules.equality & moved, _covariance(rules, x))
 
     def at(self, rows: Tensor) -> Shell:
         """The shells of some conditions.
@@ -105,9 +106,7 @@ class Shell:
         Returns:
             The fewer shells.
         """
-        return Shell(
-            self.rules, self.spread[rows], self.soft, self.metric[rows], self.reference[rows]
-        )
+        return Shell(self.rules, self.spread[rows], self.soft, self.metric[rows])
 
     def measure(self, x: Tensor) -> Measured:
         """How near draws are.
@@ -119,55 +118,25 @@ class Shell:
             The measures.
         """
         rules = self.rules
-        foot, unit = self._foot(x)
-        before = rules.excess(x)
-        excess = torch.where(rules.equality, before, rules.excess(foot))
+        foot = self._foot(x)
+        excess = torch.where(rules.equality, rules.excess(x), rules.excess(foot))
         kept = excess <= rules.tolerance
-        bent = torch.where(self.soft, unit / self.spread[:, None], 1.0)
+        scatters = excess / self.spread[:, None]
         sure = (kept | self.soft).all(-1)
-        scatters = torch.where(self.soft, excess / unit, 0.0).amax(-1)
+        widest = torch.where(self.soft, scatters, 0.0).amax(-1)
         return Measured(
             foot,
-            (excess / unit).square().sum(-1).sqrt(),
-            torch.where(sure, scatters, torch.inf),
+            scatters.square().sum(-1).sqrt(),
+            torch.where(sure, widest, torch.inf),
             (kept | rules.equality).all(-1),
-            -bent.log().sum(-1),
         )
 
-    def share(self, found: Measured, width: float) -> Tensor:
-        """The share of draws that lie within shells and are kept for their weight.
-
-        Args:
-            found: the measures.
-            width: half width of the shells in scatters.
-
-        Returns:
-            Shares (C,).
-        """
-        kept = (found.log_weight - self.reference[:, None]).exp().clamp_max(1.0)
-        return (kept * (found.shell <= width)).mean(1)
-
-    def thinned(self, found: Measured, generator: torch.Generator) -> Tensor:
-        """Which draws are kept for their weight, so that those within a shell follow the law.
-
-        Args:
-            found: the measures.
-            generator: source of randomness.
-
-        Returns:
-            bool (C, n).
-        """
-        excess = found.log_weight - self.reference[:, None]
-        chance = torch.rand(excess.shape, generator=generator, dtype=excess.dtype)
-        return chance < excess.exp()
-
-    def _foot(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws moved onto the linearised equalities (C, n, P), and scatters (C, n, M).
+    def _foot(self, x: Tensor) -> Tensor:
+        """Draws moved onto the linearised equalities (C, n, P).
 
         The move is the smallest in the draws' covariance; of a Gaussian it makes its conditional.
         """
         rules, width = self.rules, self.rules.width
-        unit = self.spread[:, None].expand(*x.shape[:2], -1).clone()
         index, parts, place = [], [], 0
         for constraint in rules.constraints:
             numbers = torch.arange(place, place + constraint.count)
@@ -178,21 +147,21 @@ class Shell:
                 parts.append(slope[:, self.soft[numbers]])
         chosen = torch.cat(index) if index else torch.arange(0)
         if not len(chosen):
-            return x, unit
+            return x
         slope = torch.nan_to_num(torch.cat(parts, 1) * width * rules.movable)
         slope = slope.reshape(*x.shape[:2], len(chosen), x.shape[-1])
         wide = slope @ self.metric[:, None]
         square = wide @ slope.mT
         along = square.diagonal(dim1=2, dim2=3).clamp_min(0.0).sqrt()
-        unit[..., chosen] = along.maximum(rules.tolerance[chosen])
         residual = torch.nan_to_num(rules.residual(x)[..., chosen])
         inverse = torch.linalg.pinv(square, rtol=1e-10, hermitian=True)
         step = (wide.mT @ (inverse @ residual[..., None]))[..., 0] * rules.movable * width
         # far from the rules a slope says little
-        far = (residual / unit[..., chosen]).abs().amax(-1, keepdim=True).clamp_min(1.0)
+        unit = along.maximum(rules.tolerance[chosen])
+        far = (residual / unit).abs().amax(-1, keepdim=True).clamp_min(1.0)
         foot = x - step / far
         space = rules.space
-        return torch.maximum(torch.minimum(foot, space.upper), space.lower), unit
+        return torch.maximum(torch.minimum(foot, space.upper), space.lower)
 
 
 def _covariance(rules: Rules, x: Tensor) -> Tensor:
