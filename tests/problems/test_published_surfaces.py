@@ -90,7 +90,8 @@ class TestRastrigin:
 
     def test_the_properties_are_the_slopes_of_the_function(self) -> None:
         problem = Rastrigin(dimension=3)
-        assert problem.answers == ()
+        assert len(problem.answers) == 729
+        assert Rastrigin(dimension=4).answers == ()
 
         def height(point: np.ndarray) -> float:
             return problem.height(torch.from_numpy(point)).item()

@@ -27,6 +27,30 @@ class Brittle(Problem):
         return torch.where(x < 0.1, torch.nan, 4.0 * x)
 
 
+class Wrong(Brittle):
+    """Fails in a way of its own."""
+
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def simulate(self, x):
+        return self.answer(x)
+
+
+def test_answers_that_are_no_tensor_are_refused_in_one_line():
+    x = torch.full((3, 1), 0.5, dtype=torch.float64)
+    with pytest.raises(GenoptError, match=r"'brittle' returned ndarray; expected a torch tensor"):
+        Simulator(Wrong(lambda x: x.numpy()))(x)
+
+    def chatty(x):
+        raise RuntimeError(f"diverged\nat {x[0]}")
+
+    simulate = Simulator(Wrong(chatty))
+    with pytest.raises(GenoptError, match=r"given together as \(3, 1\) .*: diverged$"):
+        simulate(x)
+
+
 def test_designs_at_fault_are_lost_alone():
     simulate = Simulator(Brittle())
     x = torch.tensor([[0.05], [0.2], [0.95], [0.5], [0.99], [0.8]], dtype=torch.float64)
@@ -60,7 +84,7 @@ def test_verification_keeps_the_rest():
 
 
 def test_always_failing_is_an_error_and_so_is_a_spent_budget():
-    with pytest.raises(GenoptError, match="fails for all 2 designs: ArithmeticError: no steady"):
+    with pytest.raises(GenoptError, match=r"fails for all 2 designs.*: ArithmeticError: no steady"):
         Simulator(Brittle())(torch.full((2, 1), 0.95))
     limited = Simulator(Rastrigin(), budget=3)
     limited(torch.zeros(2, 2))

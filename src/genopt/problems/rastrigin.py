@@ -19,7 +19,7 @@ from genopt.space import Space
 
 _BOUND = 2.5
 _STEEPEST = 2.0 * _BOUND + 20.0 * math.pi
-_MOST_LISTED = 2
+_MOST_LISTED = 3
 
 
 class Rastrigin(Problem):
@@ -30,7 +30,7 @@ class Rastrigin(Problem):
     probability mass at each is proportional to the product of 1 / abs f''.
 
     Args:
-        dimension: d; the 9^d answers are listed up to two dimensions.
+        dimension: d; the 9^d answers are listed up to three dimensions.
 
     Raises:
         GenoptError: if the dimension is not positive.

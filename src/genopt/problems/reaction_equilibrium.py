@@ -7,6 +7,7 @@ A minimum is asked for as a zero of a derivative, of a function whose barrier mo
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,27 +28,39 @@ class ReactionEquilibrium(Problem):
     Args:
         constant: the equilibrium constant K.
         barrier: mu, the strength of the barrier.
+        objective: the property is f^2, to be made least, instead of phi': a routine that finds
+            stationary points then brings a barrier of its own and drives it to zero.
 
     Raises:
         GenoptError: if a number is not positive.
     """
 
-    def __init__(self, constant: float = 1.0, barrier: float = 1e-3) -> None:
+    def __init__(
+        self, constant: float = 1.0, barrier: float = 1e-3, objective: bool = False
+    ) -> None:
         if min(constant, barrier) <= 0.0:
             raise GenoptError(
                 f"reaction_equilibrium: constant={constant:g} and barrier={barrier:g} must be "
                 "positive"
             )
-        self.constant, self.barrier = constant, barrier
+        self.constant, self.barrier, self.objective = constant, barrier, objective
         self.equilibrium = math.sqrt(constant) / (2.0 + math.sqrt(constant))
-        roots = simple_roots(self._slope, *_EXTENT)
-        shares = root_shares(self._slope, roots).tolist()
-        values = self._slope(torch.linspace(*_EXTENT, 100_001, dtype=torch.float64))
+        grid = torch.linspace(*_EXTENT, 100_001, dtype=torch.float64)
+        if objective:
+            name, values = "imbalance", self._imbalance(grid).square()
+            goal: dict[str, Any] = {name: "min"}
+            roots, shares = torch.tensor([self.equilibrium], dtype=torch.float64), [1.0]
+        else:
+            name, values = "dphi", self._slope(grid)
+            goal = {name: {"equals": 0.0, "tolerance": 5e-3}}
+            roots = simple_roots(self._slope, *_EXTENT)
+            shares = root_shares(self._slope, roots).tolist()
+        lowest = 0.0 if objective else float(values.min())
         super().__init__(
             "reaction_equilibrium",
             Space((Variable("xi", *_EXTENT),)),
-            Space((Variable("dphi", float(values.min()), float(values.max())),)),
-            {"dphi": {"equals": 0.0, "tolerance": 5e-3}},
+            Space((Variable(name, lowest, float(values.max())),)),
+            goal,
             default_rows=2000,
             answers=tuple(
                 Answer(
@@ -63,18 +76,22 @@ class ReactionEquilibrium(Problem):
         )
 
     def simulate(self, x: Tensor) -> Tensor:
-        """The derivative of the barrier function.
+        """The derivative of the barrier function, or the objective.
 
         Args:
             x: extents (..., 1).
 
         Returns:
-            phi' (..., 1).
+            phi' (..., 1); f^2 where the objective is the property.
         """
         (extent,) = self.columns(x)
-        return self._slope(extent).unsqueeze(-1)
+        found = self._imbalance(extent).square() if self.objective else self._slope(extent)
+        return found.unsqueeze(-1)
+
+    def _imbalance(self, xi: Tensor) -> Tensor:
+        return self.constant * (1.0 - xi) ** 2 - 4.0 * xi**2
 
     def _slope(self, xi: Tensor) -> Tensor:
-        imbalance = self.constant * (1.0 - xi) ** 2 - 4.0 * xi**2
+        imbalance = self._imbalance(xi)
         falling = -2.0 * self.constant * (1.0 - xi) - 8.0 * xi
         return 2.0 * imbalance * falling - self.barrier / xi + self.barrier / (1.0 - xi)

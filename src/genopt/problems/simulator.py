@@ -101,8 +101,8 @@ class Simulator:
         if len(there) and len(lost) == len(there):
             reason = next(iter(self.failures - before))
             raise GenoptError(
-                f"the simulator of {self.problem.name!r} fails for all {len(there)} designs: "
-                f"{reason}"
+                f"the simulator of {self.problem.name!r} fails for all {len(there)} designs, "
+                f"given together as {tuple(flat[there].shape)} and one by one: {reason}"
             )
         if len(lost):
             reasons = "; ".join(str(reason) for reason in self.failures - before)
@@ -127,8 +127,14 @@ class Simulator:
                 self._fill(y, x, rows[half:])
                 return
             logger.info("the simulator fails for %s: %r", x[rows[0]].tolist(), error)
-            self.failures[f"{type(error).__name__}: {error}"] += 1
+            said = str(error).strip().split("\n")[0]
+            self.failures[f"{type(error).__name__}: {said}"] += 1
             return
+        if not isinstance(answer, Tensor):
+            raise GenoptError(
+                f"simulate of problem {self.problem.name!r} returned {type(answer).__name__}; "
+                "expected a torch tensor: torch.as_tensor(...) makes one"
+            )
         if tuple(answer.shape) != (len(rows), y.shape[1]):
             raise GenoptError(
                 f"simulate of problem {self.problem.name!r} returned shape {tuple(answer.shape)} "
