@@ -50,6 +50,28 @@ print(json.dumps({
     "folder": str(study.folder),
 }))
 """
+ROUTINES = """
+import json
+print(json.dumps({
+    "roots": roots["root"].astype(float).tolist(),
+    "shares": roots["share"].tolist(),
+    "residual": refined.y_verified.abs().max().item(),
+    "flat": flat.x[0].tolist(),
+    "kinds": flat.header["kinds"],
+    "front": front.y_verified[0].tolist(),
+    "share": front.header["numbers"]["hypervolume_share"],
+    "reference": front.header["front"]["reference"],
+    "calls": learned.header["numbers"]["calls"],
+    "least": learned.top(3).x[0].tolist(),
+    "found": learned.top(3).y_verified[0, :, 0].tolist(),
+    "tanks": designs.x[0].tolist(),
+    "outlets": designs.y_verified[0].tolist(),
+    "faults": [finding.fault for finding in coarse.findings],
+    "left": len(better.findings),
+    "reached": better.candidates.y_verified[0].tolist(),
+    "folder": str(better.folder),
+}))
+"""
 
 
 def code_cells(notebook):
@@ -66,7 +88,9 @@ def exits(k1, k2):
     return a, k1 / (k2 - k1) * (a - math.exp(-2 * k2))
 
 
-@pytest.mark.parametrize(("name", "pictures"), [("quickstart", 7), ("sparse_properties", 4)])
+@pytest.mark.parametrize(
+    ("name", "pictures"), [("quickstart", 7), ("sparse_properties", 4), ("routines", 4)]
+)
 def test_a_kept_notebook_shows_its_pictures_and_stays_small(name, pictures):
     path = NOTEBOOKS / f"{name}.ipynb"
     kept = nbformat.read(path, as_version=4)
@@ -152,14 +176,79 @@ def check_sparse(found, folder):
     assert 0 < found["r_50"] <= found["r_1"] < 1e-4
 
 
+def propane():
+    """Coefficients of the Peng-Robinson cubic of propane at 300 K and 10 bar."""
+    critical_t, critical_p, w, gas = 369.83, 42.48e5, 0.1523, 8.314
+    kappa = 0.37464 + 1.54226 * w - 0.26992 * w**2
+    alpha = (1 + kappa * (1 - math.sqrt(300 / critical_t))) ** 2
+    a = 0.45724 * (gas * critical_t) ** 2 / critical_p * alpha * 10e5 / (gas * 300) ** 2
+    b = 0.07780 * gas * critical_t / critical_p * 10e5 / (gas * 300)
+    return [1, b - 1, a - 3 * b**2 - 2 * b, b**3 + b**2 - a * b]
+
+
+def dominated_area(front, reference):
+    """The area between a front and a point behind it, strip by strip."""
+    total, roof = 0.0, reference[1]
+    for first, second in sorted(front):
+        if first < reference[0] and second < roof:
+            total += (reference[0] - first) * (roof - second)
+            roof = second
+    return total
+
+
+def check_routines(found, folder):
+    cubic = propane()
+    exact = np.sort(np.roots(cubic).real)
+    assert found["roots"] == pytest.approx(exact, abs=1e-9)
+    mass = 1 / np.abs(np.polyval(np.polyder(cubic), exact))
+    assert found["shares"] == pytest.approx(mass / mass.sum(), abs=0.08)
+    assert found["residual"] < 1e-11
+
+    # one minimum near each integer, one maximum near each half, a saddle where the two cross
+    points, kinds = np.array(found["flat"]), np.array(found["kinds"])
+    at_integer = (np.abs(points - np.round(points)) < 0.1).sum(1)
+    named = np.array(["maximum", "saddle", "minimum"])[at_integer]
+    assert (named == kinds).all()
+    assert [int((kinds == k).sum()) for k in ("minimum", "maximum", "saddle")] == [25, 16, 40]
+
+    first, second = found["reference"]
+    # under f2 = 1 - sqrt(f1) and before the reference point
+    whole = first * second - 1 + 2 / 3
+    share = dominated_area(found["front"], found["reference"]) / whole
+    assert share == pytest.approx(found["share"], abs=0.005)
+    assert share > 0.97
+
+    assert found["calls"] == 50
+    minima = np.array([[math.pi, 2.275], [-math.pi, 12.275], [3 * math.pi, 2.475]])
+    gaps = np.linalg.norm(np.array(found["least"])[:, None] - minima, axis=2)
+    assert sorted(gaps.argmin(1)) == [0, 1, 2]
+    assert gaps.min(1).max() < 0.3
+    assert min(found["found"]) == pytest.approx(10 / (8 * math.pi), abs=0.02)
+
+    for (radius, thermal), (c_a, c_b) in zip(found["tanks"], found["outlets"], strict=True):
+        assert math.hypot(c_a - 0.58, c_b - 0.30) <= 0.08 + 1e-9
+        # what flows in is what flows out and what reacts
+        made = math.pi * radius**2 * math.exp(-3 / thermal) * c_a**2
+        lost = math.pi * radius**2 * math.exp(-10 / thermal) * c_a
+        assert c_b == pytest.approx(made, abs=1e-9)
+        assert 1 - c_a - made - lost == pytest.approx(0, abs=1e-9)
+
+    assert "too few components" in found["faults"]
+    assert found["left"] < len(found["faults"])
+    reached = np.array(found["reached"])
+    assert reached == pytest.approx(np.tile([0.02, 0.05], (len(reached), 1)), abs=1e-9)
+    assert list((folder / found["folder"] / "figures").glob("*.png"))
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     ("name", "report", "check"),
     [
         ("quickstart", QUICKSTART, check_quickstart),
         ("sparse_properties", SPARSE, check_sparse),
+        ("routines", ROUTINES, check_routines),
     ],
-    ids=["quickstart", "sparse_properties"],
+    ids=["quickstart", "sparse_properties", "routines"],
 )
 def test_a_notebook_runs_and_finds_what_it_tells(tmp_path, name, report, check):
     found = run(name, report, tmp_path)

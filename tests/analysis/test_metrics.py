@@ -122,3 +122,77 @@ def test_the_top_stands_beside_the_nearest_row_with_replicates_averaged():
     best = best_rows_frame(goal, table(), 2)
     assert best["c_nearest"].tolist() == pytest.approx([0.3, 0.5])
     assert best["a"].tolist() == [0.0, 5.0]
+
+
+def test_a_verdict_counts_answers_residuals_and_what_was_lost():
+    goal = Goal({"c": {"equals": 0.5, "tolerance": 0.01}}, X, Y)
+    x = t([[[0.0, 0.0], [10.0, 1.0], [9.99, 1.0], [math.nan, math.nan]]])
+    claims = t([[[0.5], [0.5], [0.4], [math.nan]]])
+    candidates = Candidates.from_claims(goal, x, claims, ood=t([[0.2, 3.0, 0.3, math.nan]]))
+    candidates = candidates.verified_by(t([[[0.5], [0.504], [0.4], [math.nan]]]))
+    answers = [Answer(t([0.0, 0.0]), t([0.5]), 0.25), Answer(t([10.0, 1.0]), t([0.5]), 0.75)]
+    scores = candidate_scores(candidates, goal, answers)
+    # the row of NaN is no design
+    assert scores["candidates"] == 3
+    assert scores["verified/satisfied"] == pytest.approx(2 / 3)
+    assert scores["ood/outside"] == pytest.approx(1 / 3)
+    assert scores["residual/c"] == 0.0
+    assert scores["weight_tv"] == pytest.approx(0.75 - 2 / 3)
+    words = verdict(candidates, goal, scores, answers, lost=["the simulator failed for 1 of 4"])
+    assert words.startswith("2 of 2 exact answers found, 100% of the designs at one, their shares")
+    assert "2 of 3 designs reach the goal (verified)" in words
+    assert "1 of 3 designs are extrapolated" in words
+    assert words.endswith("the simulator failed for 1 of 4.")
+
+
+def test_residuals_are_those_of_converged_rows():
+    goal = Goal({"c": 0.5}, X, Y)
+    x = t([[[0.0, 0.0], [5.0, 0.5], [10.0, 1.0]]])
+    y = t([[[0.5], [0.51], [0.9]]])
+    converged = torch.tensor([[True, True, False]])
+    candidates = Candidates.from_claims(goal, x, y, converged=converged).verified_by(y)
+    scores = candidate_scores(candidates, goal)
+    assert scores["converged"] == pytest.approx(2 / 3)
+    assert scores["residual/c"] == pytest.approx(0.01)
+    words = verdict(candidates, goal, scores)
+    assert "the solver converged for 2 of 3; largest residual of the converged 0.01" in words
+    # what was claimed is what the simulator said
+    assert "best claim" not in words
+
+
+def test_the_best_designs_of_a_front_are_its_ends_and_what_lies_between():
+    two = Space.of(c=(0.0, 1.0), d=(0.0, 1.0))
+    goal = Goal({"c": "min", "d": "min"}, X, two)
+    first = torch.linspace(0.0, 1.0, 21, dtype=torch.float64)
+    y = torch.stack([first, (1.0 - first).square()], -1)
+    y = torch.cat([y, t([[0.9, 0.9]])])[None]
+    x = torch.stack([10.0 * y[0, :, 0], y[0, :, 1]], -1)[None]
+    candidates = Candidates.from_claims(goal, x, y, header={"routine": "pareto"})
+    rows = Table(x[0], y[0], X, two)
+    frame = top_frame(candidates.verified_by(y), rows, 3)
+    assert frame["c_verified"].tolist() == pytest.approx([0.0, 0.45, 1.0], abs=0.06)
+    # any other routine ranks by the loss, whose best is near c = 0.5
+    plain = top_frame(Candidates.from_claims(goal, x, y), rows, 1)
+    assert plain["c_predicted"].tolist() == pytest.approx([0.5], abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.41, "c 0.4, is not reached: the best is 0.41"), (0.401, "")]
+)
+def test_an_optimum_is_not_found_where_its_value_is_missed(value, said):
+    goal = Goal({"c": "min"}, X, Space.of(b2=(0.0, 1.0), c=(0.0, 0.45)))
+    x, y = t([[[5.0, 0.5], [0.0, 0.0]]]), t([[[0.9, value], [0.1, 0.44]]])
+    candidates = Candidates.from_claims(goal, x, y).verified_by(y)
+    answers = [Answer(t([5.1, 0.5]), t([0.9, 0.4]), 1.0)]
+    words = verdict(candidates, goal, candidate_scores(candidates, goal, answers), answers)
+    assert ("1 of 1 exact answers found" in words) is (said == "")
+    assert said in words
+
+
+def test_stationary_points_are_named():
+    goal = Goal({"c": "min"}, X, Y)
+    x, y = t([[[0.0, 0.5], [5.0, 0.5], [10.0, 0.5]]]), t([[[0.8], [0.2], [0.5]]])
+    header = {"kinds": ["maximum", "minimum", "saddle"]}
+    found = Candidates.from_claims(goal, x, y, header=header)
+    frame = top_frame(found, Table(x[0], y[0], X, Y), 2)
+    assert frame["kind"].tolist() == ["minimum", "saddle"]

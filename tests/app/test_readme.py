@@ -1,4 +1,4 @@
-"""The commands and the code of the README run as they are written there."""
+"""The commands and the code of the README and the guide to routines run as written there."""
 
 import functools
 import re
@@ -15,9 +15,10 @@ from genopt.app.setting import Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+PAGES = README + (ROOT / "docs" / "routines.md").read_text()
 COMMANDS = [
     shlex.split(line.split("  #")[0])[1:]
-    for block in re.findall(r"```bash\n(.*?)```", README, re.S)
+    for block in re.findall(r"```bash\n(.*?)```", PAGES, re.S)
     for line in block.replace("\\\n", " ").splitlines()
     if line.startswith("genopt ")
 ]
@@ -31,7 +32,7 @@ def test_every_command_asks_for_something_possible(arguments, tmp_path, monkeypa
         f"{i},{i % 7},{i % 3},{300 + i},{'red' if i % 2 else 'blue'}" for i in range(99)
     )
     Path("films.csv").write_text("a,b,c,strength,colour\n" + rows)
-    if "--help" in arguments:
+    if "--help" in arguments or arguments[0] == "diagnose":
         return
     # of a sweep, the first choice of each key
     first = [re.sub(r"^([\w.]+=[^,{\[]+),.*", r"\1", a) for a in arguments if a != "-m"]
@@ -42,7 +43,7 @@ def test_every_command_asks_for_something_possible(arguments, tmp_path, monkeypa
     )
     from genopt.routines.checks import check_routine
 
-    check_routine(make(config.routine, "routine"), model, setting.goal)
+    check_routine(make(config.routine, "routine"), model, setting.goal, problem=setting.problem)
 
 
 def test_make_study_runs_the_command_of_the_readme():

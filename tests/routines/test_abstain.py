@@ -10,6 +10,7 @@ from genopt import Candidates, GenoptError, Goal, Mixture, Space, Table, Variabl
 from genopt.analysis.metrics import candidate_scores
 from genopt.analysis.plots.study import draw_figures
 from genopt.analysis.summary import top_frame, verdict
+from genopt.problems import Problem
 from genopt.routines.abstain import AbstainedWarning, answered, some_goals, threshold_of
 from genopt.routines.sample import condition, generate
 from genopt.routines.verify import verify
@@ -57,10 +58,11 @@ class Ring:
         return y[:, 0].abs().nan_to_num(0.0)
 
 
-class Box:
+class Box(Problem):
     """A simulator that cannot be asked for nothing."""
 
-    has_simulator = True
+    def __init__(self):
+        super().__init__("box", X, Y)
 
     def simulate(self, x):
         assert bool(x.isfinite().all())

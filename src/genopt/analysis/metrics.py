@@ -159,29 +159,38 @@ def candidate_scores(
     goal = some
     best, claim = candidates.best(), candidates.best("claimed")
     space = candidates.x_space
-    inside = space.contains(candidates.x).to(torch.float64).mean()
+    # a routine that found fewer designs for a goal than for others leaves rows of NaN
+    there = torch.isfinite(candidates.x).all(-1)
+    inside = space.contains(candidates.x)[there].to(torch.float64).mean()
     scores = {
-        "candidates": float(len(candidates)),
+        "candidates": float(there.sum()),
         **extra,
         "inside_space": float(inside),
         "claimed/best_loss": _mean(claim.loss),
-        "claimed/satisfied": float(goal.satisfied(candidates.y_predicted).double().mean()),
-        "diversity": float(np.mean([diversity(x, space) for x in candidates.x])),
+        "claimed/satisfied": _share(_satisfied(goal, candidates.y_predicted), there),
+        "diversity": float(
+            np.mean([diversity(x[h], space) for x, h in zip(candidates.x, there, strict=True)])
+        ),
     }
+    if candidates.converged is not None:
+        scores["converged"] = _share(candidates.converged, there)
+    if candidates.ood is not None:
+        scores["ood/outside"] = _share(candidates.ood > 1.0, there)
     verified = candidates.y_verified
     if bool(torch.isfinite(verified).any()):
         loss = goal.loss(verified)
         scores["verified/best_loss"] = _mean(goal.loss(best.y_verified))
         scores["verified/loss_of_best_claim"] = _mean(goal.loss(claim.y_verified))
         scores["verified/median_loss"] = float(loss.nanmedian())
-        scores["verified/satisfied"] = float(goal.satisfied(verified).double().mean())
+        scores["verified/satisfied"] = _share(_satisfied(goal, verified), there)
+        scores |= residual_scores(candidates, goal)
         for term in goal.terms:
             if term.kind in ("max", "min", "label"):
                 continue
             miss = term.miss(verified[..., term.index])
             scores[f"round_trip_rmse/{term.column}"] = _mean(miss.square()) ** 0.5
     if answers and not goal.batched:
-        scores.update(mode_scores(candidates.x[0], answers, space))
+        scores.update(mode_scores(candidates.x[0][there[0]], answers, space))
     for name, value in candidates.header.get("constraints", {}).items():
         if isinstance(value, int | float):
             scores[f"constraints/{name}"] = float(value)
@@ -191,6 +200,41 @@ def candidate_scores(
         first = ranked_rows(goal, baseline.y)[:, :1]
         scores["baseline/best_row_loss"] = _mean(loss.gather(1, first))
     return scores
+
+
+def residual_scores(candidates: Candidates, goal: Goal) -> dict[str, float]:
+    """The largest misses of the designs that count: the converged ones, else the best of each goal.
+
+    Args:
+        candidates: what a routine returned, verified.
+        goal: what was wanted.
+
+    Returns:
+        ``residual/<column>`` in raw units for each property with a wanted value; nothing where no
+        value is wanted or no design counts.
+    """
+    best = candidates if candidates.converged is not None else candidates.best()
+    found = {}
+    for term in goal.terms:
+        if term.kind != "equals":
+            continue
+        miss = term.miss(best.y_verified[..., term.index]).abs()
+        counts = torch.isfinite(miss)
+        if best.converged is not None:
+            counts &= best.converged
+        if bool(counts.any()):
+            found[f"residual/{term.column}"] = float(miss[counts].max())
+    return found
+
+
+def _satisfied(goal: Goal, y: Tensor) -> Tensor:
+    """Which designs (B, R) reach the goal, by their properties (B, R, K)."""
+    return goal.satisfied(y if goal.batched else y[0]).reshape(y.shape[:2])
+
+
+def _share(which: Tensor, there: Tensor) -> float:
+    """The share of the designs that are there."""
+    return float(which[there].double().mean())
 
 
 def _mean(values: Tensor) -> float:

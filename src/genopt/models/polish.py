@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from genopt.data.module import TensorDataModule
-from genopt.data.streaming import EncodedStream
+from genopt.data.stream_loader import EncodedStream
 from genopt.errors import GenoptError
 from genopt.models.training import MONITOR, TabularModule
 

@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from genopt.data.module import TensorDataModule
-from genopt.data.streaming import EncodedStream
+from genopt.data.stream_loader import EncodedStream
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.callbacks import BestWeights, EpochProgress, LastCheckpoint
 from genopt.models.lightning import interruptible, new_trainer, quiet

@@ -5,8 +5,10 @@ A search that cannot run should say so in a second, not after the fit.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from functools import partial
 from typing import Any, NoReturn
 
@@ -17,18 +19,33 @@ from genopt.errors import GenoptError
 from genopt.goal import Goal
 from genopt.models.flow.conditional import ConditionalFlow
 from genopt.models.mixture.engine import Mixture
-from genopt.protocols import ConditionalModel
+from genopt.problems.base import Problem
+from genopt.protocols import ConditionalModel, ForwardModel
 from genopt.routines.abstain import threshold_of
+from genopt.routines.active import active, check_active
 from genopt.routines.constraints.limits import Limits
+from genopt.routines.hybrid import check_hybrid, hybrid
 from genopt.routines.latent_candidates import DENSITIES, optimize_latent_candidates
+from genopt.routines.multistart import check_multistart, multistart
+from genopt.routines.offline import check_offline_options, offline
+from genopt.routines.pareto import check_pareto, pareto
+from genopt.routines.refine import check_refine, refine
 from genopt.routines.sample import check_request, condition, generate
+from genopt.routines.space_map import check_space_map, space_map
+from genopt.routines.space_mapping import check_space_mapping, corrected_model
+from genopt.routines.stationary import check_stationary, stationary
+from genopt.routines.stationary_points import Search
 from genopt.routines.surrogate import is_surrogate
 from genopt.terms import Term
 from genopt.variable import Variable
 
 
 def check_routine(
-    routine: Callable[..., Any], model: Any, goal: Goal, fitted: bool = False
+    routine: Callable[..., Any],
+    model: Any,
+    goal: Goal,
+    fitted: bool = False,
+    problem: Problem | None = None,
 ) -> None:
     """Refuse goals that cannot be met and options that the shipped routines would refuse later.
 
@@ -38,9 +55,11 @@ def check_routine(
         model: the model.
         goal: what is wanted.
         fitted: whether the model is used as it is; else heads without labels may still get some.
+        problem: what is asked, for routines that need its simulator.
 
     Raises:
-        GenoptError: if the routine cannot work with the model, the goal or its options.
+        GenoptError: if the routine cannot work with the model, the goal, the problem or its
+            options.
     """
     check_simplex_goal(goal)
     if not isinstance(routine, partial):
@@ -48,8 +67,17 @@ def check_routine(
     check = _CHECKS.get(routine.func)
     if check is None:
         return
+    options = dict(routine.keywords)
+    asked = inspect.signature(routine.func).parameters.get("problem")
+    if problem is not None and asked is not None and asked.default is inspect.Parameter.empty:
+        if not problem.has_simulator:
+            raise GenoptError(
+                f"routine={routine.func.__name__} asks the simulator, and problem "
+                f"{problem.name!r} has measured data only: choose another routine or problem"
+            )
+        options["problem"] = problem
     with nullcontext() if fitted else _as_if_new(model):
-        check(model, goal, routine.keywords)
+        check(model, goal, options)
 
 
 @contextmanager
@@ -113,8 +141,10 @@ def _needs(model: Any, kind: type, routine: str, choice: str) -> None:
 
 
 def _refuse(model: Any, routine: str, choice: str) -> NoReturn:
+    kind = type(model).__name__
+    given = "model=none" if kind == "Nothing" else kind
     raise GenoptError(
-        f"routine={routine} works with model={choice}, not with {type(model).__name__}: drop "
+        f"routine={routine} works with model={choice}, not with {given}: drop "
         "the choice of the routine, or choose that model"
     )
 
@@ -172,8 +202,37 @@ def _anywhere(x: Tensor) -> Tensor:
     return -x.square().sum(-1)
 
 
+def _check_stationary(_: Any, goal: Goal, options: Mapping[str, Any]) -> None:
+    own = inspect.signature(check_stationary).parameters
+    given = {name: value for name, value in options.items() if name in own}
+    searched = {f.name: options[f.name] for f in fields(Search) if f.name in options}
+    check_stationary(goal, **given, options=Search(**searched))
+
+
+def _check_space_map(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
+    check_space_map(model, goal, **options)
+
+
+def _check_space_mapping(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
+    _needs(model, ForwardModel, "space_mapping", "multitask or model=mixture")
+    check_space_mapping(goal, **options)
+
+
+def _check_pareto(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
+    check_pareto(model, goal, **options)
+
+
 _CHECKS: dict[Callable[..., Any], Callable[[Any, Goal, Mapping[str, Any]], None]] = {
     condition: _check_condition,
+    stationary: _check_stationary,
+    space_map: _check_space_map,
+    corrected_model: _check_space_mapping,
     generate: _check_generate,
+    pareto: _check_pareto,
+    hybrid: check_hybrid,
     optimize_latent_candidates: _check_optimize_latent,
+    active: check_active,
+    offline: check_offline_options,
+    refine: check_refine,
+    multistart: check_multistart,
 }

@@ -16,8 +16,8 @@ def verify(candidates: Candidates, problem: Problem) -> Candidates:
 
     Returns:
         The candidates with ``y_verified``, NaN where a goal has no designs or the simulator
-        fails; unchanged where the problem has no simulator.
+        fails; unchanged where the problem has no simulator or the routine has asked it already.
     """
-    if not problem.has_simulator:
+    if not problem.has_simulator or candidates.verified:
         return candidates
     return candidates.verified_by(Simulator(problem)(candidates.x))

@@ -141,7 +141,8 @@ def _figures(
             candidates.x[0], space, table.x, answers, f"{name}: designs for {goal}"
         ),
     )
-    if candidates.verified:
+    # a routine that asked the simulator claims what it said
+    if candidates.verified and not candidates.y_predicted.equal(candidates.y_verified):
         yield (
             "claimed_verified",
             plots.plot_claimed_verified(
@@ -159,6 +160,18 @@ def _figures(
         "properties",
         plots.plot_properties(goal, table.y, shown, source, f"{name}: best designs"),
     )
+    front = plots.plot_study_front(candidates, goal, table, f"{name}: trade-offs")
+    if front is not None:
+        yield "front", front
+    points = plots.plot_study_stationary(candidates, goal, table, f"{name}: stationary points")
+    if points is not None:
+        yield "stationary", points
+    mapped = plots.plot_study_space_map(candidates, table, f"{name}: region and its designs")
+    if mapped is not None:
+        yield "space_map", mapped
+    progress = plots.plot_study_progress(candidates, answers, f"{name}: best design so far")
+    if progress is not None:
+        yield "progress", progress
     if candidates.trajectory is not None:
         ways = candidates.trajectory[0]
         if candidates.header.get("trajectory") == "search":

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from genopt.data.streaming import warn_sampled
 from genopt.data.table import Table
 from genopt.errors import GenoptError
 from genopt.models.multitask.balance import Balanced, FixedBalance, new_balance
@@ -302,6 +303,7 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
             GenoptError: if the table is of another problem or cannot be used.
         """
         self.check_spaces(table.x_space, table.y_space)
+        warn_sampled(table, "the multi-task model")
         options = options or FitOptions()
         rows, held = table.part("train"), table.part("validation")
         if len(rows) == 0:
