@@ -72,6 +72,7 @@ class Mixture(JointMixture):
         UnknownNameError: if the criterion or the kind of covariance is unknown.
 
     Example:
+        >>> import torch
         >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64)[:, None]
         >>> model = Mixture(Space.of(x=(-1.0, 1.0)), Space.of(y=(0.0, 2.0)), max_components=3)
         >>> draws = model.fit(x, x + 1).sample(torch.tensor([[1.5]]), n=100)
