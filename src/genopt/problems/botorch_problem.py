@@ -149,11 +149,11 @@ def _build(function: str, options: dict[str, Any]) -> Any:
     # botorch loads its classes when they are asked for
     found = {name: getattr(test_functions, name) for name in dir(test_functions)}
     known = {
-        name: kind
-        for name, kind in found.items()
-        if inspect.isclass(kind)
-        and issubclass(kind, BaseTestProblem)
-        and not inspect.isabstract(kind)
+        name: made
+        for name, made in found.items()
+        if inspect.isclass(made)
+        and issubclass(made, BaseTestProblem)
+        and not inspect.isabstract(made)
     }
     names = {name.lower(): name for name in known}
     name = names.get(function.lower())
@@ -161,8 +161,9 @@ def _build(function: str, options: dict[str, Any]) -> Any:
         raise UnknownNameError("problem.function", function, sorted(known))
     if name in _WRONG:
         raise GenoptError(f"botorch's {name} is refused: {_WRONG[name]}")
+    kind: Any = known[name]
     try:
-        problem = known[name](**options)
+        problem = kind(**options)
     except Exception as error:
         raise GenoptError(f"problem.options of botorch's {name}: {error}") from error
     if problem.discrete_inds or problem.categorical_inds:
