@@ -76,7 +76,8 @@ def page(suite: Suite, root: Path, seeds: int, load: float) -> str:
         f"over the seeds, of all designs that a way returns, not of their mean. *Asked* is the "
         "largest value, or the smallest where it says so; bold: as good as asked. *Simulator "
         "calls* count the rows that were learnt from and what the routine simulated; checking the "
-        "result is not counted. A way that goes on with another's model shows no time of a fit. "
+        "result is not counted. Seconds are wall time, other work of the machine included. A way "
+        "that goes on with another's model shows no time of a fit. "
         "Quoted figures are those that the source published for its own implementation.\n",
     ]
     for case in suite.cases:
