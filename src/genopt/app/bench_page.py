@@ -33,7 +33,7 @@ _WORDS = {
     "resimulation/r_50": "r_50",
     "best_loss": "best loss",
 }
-_COSTS = ("simulator calls", "fit, s", "search, s")
+_COSTS = ("simulator calls", "fit, CPU s", "search, s")
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Row:
         way: the way.
         figures: name to median.
         calls: designs simulated for the table and by the routine.
-        fit: seconds of the fit.
-        search: seconds of the routine.
+        fit: CPU seconds of the fit.
+        search: seconds of the routine, on the clock.
         seeds: how many seeds are finished.
     """
 
@@ -76,8 +76,9 @@ def page(suite: Suite, root: Path, seeds: int, load: float) -> str:
         f"over the seeds, of all designs that a way returns, not of their mean. *Asked* is the "
         "largest value, or the smallest where it says so; bold: as good as asked. *Simulator "
         "calls* count the rows that were learnt from and what the routine simulated; checking the "
-        "result is not counted. Seconds are wall time, other work of the machine included. A way "
-        "that goes on with another's model shows no time of a fit. "
+        "result is not counted. A fit is measured in seconds of the processor, a search on the "
+        "clock, other work of the machine included. A way that goes on with another's model shows "
+        "no time of a fit. "
         "Quoted figures are those that the source published for its own implementation.\n",
     ]
     for case in suite.cases:
@@ -127,7 +128,7 @@ def _figures(case: Case, way: Way, folder: StudyFolder) -> dict[str, float]:
         **metrics,
         **figures,
         "calls": learnt + metrics.get("routine/calls", 0.0),
-        "fit": math.nan if way.after else metrics["fit_seconds"],
+        "fit": math.nan if way.after else folder.status["fit"]["cpu_seconds"],
         "search": metrics["routine_seconds"],
     }
 
