@@ -53,7 +53,7 @@ def accuracy(draws: Tensor, problem: StochasticProblem, y: Tensor, seed: int) ->
     n = draws.shape[1]
     exact = problem.posterior(y[:_JUDGED], n, seed)
     pairs = zip(exact, draws[:_JUDGED], strict=True)
-    return float(np.mean([c2st(true, found, seed=seed) for true, found in pairs]))
+    return float(np.mean([c2st(true, found, seed=seed).accuracy for true, found in pairs]))
 
 
 def run(seed: int) -> list[tuple[str, int, float, float]]:

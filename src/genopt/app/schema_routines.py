@@ -190,6 +190,7 @@ class ActiveSchema:
     proposals: Any = MISSING
     retrain: int | None = None
     trust_region: Any = MISSING
+    explore: float = MISSING
     keep: int = MISSING
 
 

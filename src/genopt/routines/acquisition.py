@@ -18,6 +18,8 @@ from genopt.goal import Goal
 from genopt.terms import DIRECTIONS
 
 ACQUISITIONS = ("auto", "improvement", "confidence", "thompson", "greedy")
+# what a routine proposes is simulated as it is: nothing is chosen by its worth
+PROPOSED = "proposed"
 # a missed value must not be paid for by a wish
 _MISS_FACTOR = 100.0
 _NODES = 32

@@ -23,6 +23,7 @@ from genopt.goal import Goal
 from genopt.problems.base import Problem
 from genopt.problems.simulator import Simulator
 from genopt.protocols import ConditionalModel, ForwardModel
+from genopt.routines.acquisition import PROPOSED
 from genopt.routines.active_learner import Learner
 from genopt.routines.active_progress import (
     History,
@@ -54,6 +55,7 @@ def active(
     proposals: Any = "auto",
     retrain: int | None = None,
     trust_region: bool | str = "auto",
+    explore: float = 0.1,
     keep: int = 20,
     seed: int = 0,
     progress: bool = False,
@@ -77,8 +79,9 @@ def active(
         folder: where all rows are kept after each round; a run that was cut off goes on from there.
         batch: designs simulated side by side in each round, for all goals.
         budget: simulations in all.
-        acquisition: ``improvement``, ``confidence``, ``thompson``, ``greedy``, or ``auto``:
-            ``confidence``.
+        acquisition: ``improvement``, ``confidence``, ``thompson``, ``greedy``, ``auto``:
+            ``confidence``; or ``proposed``: the designs of ``proposals``, in their order, ``batch``
+            at most.
         optimism: standard deviations that ``confidence`` counts on.
         surrogate: who says what a design is worth: ``model``, ``gp`` (a Gaussian process), or
             ``auto``: the model where it says how sure it is, as an ensemble does, else ``gp``.
@@ -90,6 +93,8 @@ def active(
         trust_region: whether designs stay in a box around the best row that grows with success and
             shrinks without (Eriksson et al. 2019, TuRBO); ``auto``: for one goal with one wish at
             most, in ten columns or more, where the surrogate is the model.
+        explore: with ``proposed``, the share of each batch that tries designs one column beside the
+            best rows, of which the model is least sure.
         keep: how many of the best rows are returned.
         seed: seed of the run.
         progress: whether to show a progress bar.
@@ -103,11 +108,12 @@ def active(
             another run, or the simulator fails for all designs of three rounds.
     """
     settings = ActiveSettings.read(
-        model, goal, batch, budget, acquisition, optimism, surrogate, retrain, trust_region, keep
-    )
+        model, goal, batch, budget, acquisition, optimism, surrogate, retrain, trust_region,
+        explore, keep,
+    )  # fmt: skip
     if proposals == "auto" and not isinstance(model, ForwardModel | ConditionalModel):
         proposals = "none"
-    routine = routine_of(proposals)
+    routine = _proposer(proposals, settings)
     if table is None or not len(table):
         raise GenoptError("active needs rows to begin with: give table=")
     started = time.perf_counter()
@@ -151,8 +157,18 @@ def check_active(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
         options: keywords of `active`.
     """
     own = {name: value for name, value in options.items() if name != "problem"}
-    routine_of(own.pop("proposals", "auto"))
-    ActiveSettings.read(model, goal, **own)
+    proposals = own.pop("proposals", "auto")
+    _proposer(proposals, ActiveSettings.read(model, goal, **own))
+
+
+def _proposer(proposals: Any, settings: ActiveSettings) -> Callable[..., Candidates] | None:
+    routine = routine_of(proposals)
+    if routine is None and settings.acquisition == PROPOSED:
+        raise GenoptError(
+            "routine.acquisition=proposed simulates what a routine proposes: give "
+            "routine.proposals, such as genopt.routines.pareto.pareto"
+        )
+    return routine
 
 
 def routine_of(proposals: Any) -> Callable[..., Candidates] | None:

@@ -12,7 +12,8 @@ from torch import Tensor
 from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.protocols import ForwardModel
-from genopt.routines.acquisition import Acquisition, Aims, choose_batch
+from genopt.routines.acquisition import PROPOSED, Acquisition, Aims, choose_batch
+from genopt.routines.active_doubt import doubtful
 from genopt.routines.active_learner import Learner
 from genopt.routines.active_local import Stance, nearest_rows, region
 from genopt.routines.active_pool import Region, Room, evolve
@@ -54,6 +55,8 @@ def next_designs(
     """
     goal, known = learner.goal, record.known
     share = max(1, settings.batch // goal.batch_size)
+    if settings.acquisition == PROPOSED and routine is not None:
+        return _as_proposed(learner, routine, record, share, settings.explore, generator)
     nearby = _nearby(learner, record, history, settings, generator)
     if nearby is not None:
         share -= len(nearby)
@@ -132,6 +135,29 @@ def _nearby(
     return pool[0, picks[0]][~seen[0, picks[0]]]
 
 
+def _as_proposed(
+    learner: Learner,
+    routine: Callable[..., Candidates],
+    record: Record,
+    share: int,
+    explore: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """What the routine proposes for each goal, its first designs that are new, and a few doubts."""
+    seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    room, believer = Room(learner.goal), learner.believer
+    # who says what designs are worth is searched, where that is not the engine
+    asked = learner.model if learner.process is None else learner.process
+    found = _proposed(learner, routine, record.known, seed, asked)
+    tried = round(explore * share)
+    if tried:
+        doubts = doubtful(believer, learner.goal, record.known, room, tried, generator)
+        found = torch.cat([doubts, found], 1)
+    x = torch.cat([x[~_seen(x[None], record, room)[0]][:share] for x in found])
+    _, first = _unique(room.space.encode(x))
+    return x[first]
+
+
 def _near(best: Tensor, room: Room, around: Region | None, generator: torch.Generator) -> Tensor:
     """Designs that differ from the best one in a few columns."""
     share = torch.full((best.shape[-1],), 0.4, dtype=torch.float64)
@@ -143,16 +169,21 @@ def _near(best: Tensor, room: Room, around: Region | None, generator: torch.Gene
 
 
 def _proposed(
-    learner: Learner, routine: Callable[..., Candidates], known: Table, seed: int
+    learner: Learner,
+    routine: Callable[..., Candidates],
+    known: Table,
+    seed: int,
+    model: Any = None,
 ) -> Tensor:
-    """What the engine proposes for each goal (B, n, P)."""
+    """What the engine, or another model, proposes for each goal (B, n, P)."""
+    model = learner.model if model is None else model
     offered: dict[str, Any] = {"table": known, "seed": seed, "progress": False}
-    if not isinstance(learner.model, ForwardModel):
+    if not isinstance(model, ForwardModel):
         offered["judge"] = learner.believer
     names = inspect.signature(routine).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in names.values()):
         offered = {k: v for k, v in offered.items() if k in names}
-    found = routine(learner.model, learner.goal, **offered).x
+    found = routine(model, learner.goal, **offered).x
     # a goal that the routine gives nothing for begins from the middle
     middle = 0.5 * (learner.goal.x_space.lower + learner.goal.x_space.upper)
     return torch.where(torch.isfinite(found), found, middle)

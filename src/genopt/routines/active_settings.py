@@ -8,7 +8,7 @@ from typing import Any
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.goal import Goal
 from genopt.protocols import ForwardModel
-from genopt.routines.acquisition import ACQUISITIONS
+from genopt.routines.acquisition import ACQUISITIONS, PROPOSED
 from genopt.terms import DIRECTIONS
 
 _SURROGATES = ("auto", "model", "gp")
@@ -27,6 +27,7 @@ class ActiveSettings:
         surrogate: ``model`` or ``gp``.
         retrain: every how many rounds the model is trained again.
         trust_region: whether designs stay near the best row.
+        explore: share of what is proposed that tries what the model is least sure of.
         keep: how many of the best rows are returned.
     """
 
@@ -36,6 +37,7 @@ class ActiveSettings:
     surrogate: str
     retrain: int
     trust_region: bool
+    explore: float
     keep: int
 
     @classmethod
@@ -50,6 +52,7 @@ class ActiveSettings:
         surrogate: str = "auto",
         retrain: int | None = None,
         trust_region: bool | str = "auto",
+        explore: float = 0.1,
         keep: int = 20,
     ) -> ActiveSettings:
         """Check the options and decide what was left open.
@@ -64,6 +67,7 @@ class ActiveSettings:
             surrogate: who says what a design is worth.
             retrain: rounds between trainings.
             trust_region: true, false or ``auto``.
+            explore: share of a batch.
             keep: rows to return.
 
         Returns:
@@ -82,10 +86,13 @@ class ActiveSettings:
                 f"routine.batch={batch} is shared among {goal.batch_size} goals: it must be at "
                 "least as large"
             )
+        if not 0.0 <= explore < 1.0:
+            raise GenoptError(f"routine.explore is a share of a batch, 0 to 1, got {explore}")
         if optimism < 0:
             raise GenoptError(f"routine.optimism must not be negative, got {optimism}")
-        if acquisition not in ACQUISITIONS:
-            raise UnknownNameError("routine.acquisition", str(acquisition), ACQUISITIONS)
+        known = (*ACQUISITIONS, PROPOSED)
+        if acquisition not in known:
+            raise UnknownNameError("routine.acquisition", str(acquisition), known)
         if surrogate not in _SURROGATES:
             raise UnknownNameError("routine.surrogate", str(surrogate), _SURROGATES)
         if trust_region not in (True, False, "auto"):
@@ -110,6 +117,7 @@ class ActiveSettings:
             surrogate,
             own if retrain is None else retrain,
             bool(trust_region),
+            explore,
             keep,
         )
 
