@@ -10,21 +10,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from genopt.app.report import Entry, gather
+from genopt.app.dashboard.gather import Study, gather_studies
 
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "engines.md"
 HEADER = ("problem", "engine", "reached", "precision", "best claim", "in truth", "best verified",
           "median verified", "best row", "fit, s", "search, s")  # fmt: skip
 
 
-def cells(entry: Entry) -> tuple[str, ...]:
+def cells(entry: Study) -> tuple[str, ...]:
     m = entry.metrics
     precision = f"{m['mode_precision']:.2f}" if "mode_precision" in m else "-"
     losses = ("claimed/best_loss", "verified/loss_of_best_claim", "verified/best_loss",
               "verified/median_loss", "baseline/best_row_loss")  # fmt: skip
     return (
         f"`{entry.problem}`",
-        entry.name,
+        entry.model,
         f"{m['verified/satisfied']:.0%}",
         precision,
         *(f"{m[name]:.1e}" for name in losses),
@@ -38,7 +38,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of the sweep")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks/engines.md")
     given = parser.parse_args()
-    entries = sorted(gather(given.folder), key=lambda e: e.problem)
+    finished = [s for s in gather_studies([given.folder]) if s.state == "finished"]
+    entries = sorted(finished, key=lambda study: study.problem)
     rows = [HEADER, ("---",) * len(HEADER), *map(cells, entries)]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     print(table)

@@ -12,7 +12,6 @@ import inspect
 import os
 import platform
 import re
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,9 +26,10 @@ def measured(folder: str, name: str, seeds: int) -> str:
     section = importlib.import_module(f"{folder}.{name}").section
     # a section without seeds measures one model, or has its own
     options = {"seeds": seeds} if "seeds" in inspect.signature(section).parameters else {}
-    load, start = os.getloadavg()[0], time.process_time()
+    # with the processes that it starts
+    load, start = os.getloadavg()[0], sum(os.times()[:4])
     text = section(**options).strip()
-    spent = time.process_time() - start
+    spent = sum(os.times()[:4]) - start
     command = f"--only {name}" + (f" --seeds {seeds}" if options else "")
     return (
         f"{text}\n\n<sub>`{command}`: {spent:.0f} CPU s; {os.cpu_count()} cores "

@@ -28,7 +28,7 @@ RANKS = {
 }  # fmt: skip
 NOUNS = {
     "errors", "simplex", "variable", "space", "terms", "goal", "modes", "candidates", "protocols",
-    "build", "constraint", "expression",
+    "build", "constraint", "expression", "files",
 }  # fmt: skip
 # (file, module): a method for convenience, imported inside the function that needs it
 UPWARD = {("models/multitask/model.py", "genopt.routines.optimize_latent")}

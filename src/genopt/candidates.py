@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genopt.errors import GenoptError, UnknownNameError
+from genopt.files import whole, write_whole
 from genopt.goal import Goal
 from genopt.modes import cluster_stats
 from genopt.space import Space
@@ -303,8 +304,6 @@ class Candidates:
             The Parquet file's path.
         """
         path = Path(path).with_suffix(".parquet")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.to_frame().to_parquet(path, index=False)
         header = {
             "format": "genopt candidates 1",
             "shape": list(self.shape),
@@ -313,9 +312,13 @@ class Candidates:
             "goal": dict(self.goal),
             "header": dict(self.header),
         }
-        path.with_suffix(".json").write_text(json.dumps(header, indent=2))
         if self.trajectory is not None:
-            np.savez_compressed(path.with_suffix(".npz"), trajectory=self.trajectory.numpy())
+            with whole(path.with_suffix(".npz")) as part:
+                np.savez_compressed(part, trajectory=self.trajectory.numpy())
+        write_whole(path.with_suffix(".json"), json.dumps(header, indent=2))
+        # last: where the table is there, so is what belongs to it
+        with whole(path) as part:
+            self.to_frame().to_parquet(part, index=False)
         return path
 
     @classmethod

@@ -82,22 +82,30 @@ def test_every_model_is_built_with_all_keys_of_its_schema(name):
 @pytest.mark.parametrize("name", [n for n, (group, _) in SCHEMAS.items() if group is not None])
 def test_every_schema_has_the_fields_of_its_file(name):
     group, schema = SCHEMAS[name]
-    path = next(
-        file
-        for file in sorted((CONF / str(group)).glob("*.yaml"))
-        if name in (OmegaConf.load(file) or {}).get("defaults", [])
-    )
+    files = {
+        file: OmegaConf.load(file) or {} for file in sorted((CONF / str(group)).glob("*.yaml"))
+    }
+    # a list of defaults names the schema, or the schema below one key of the file
+    named = {
+        (file, str(entry).partition("@")[2])
+        for file, node in files.items()
+        for entry in node.get("defaults", [])
+        if str(entry).partition("@")[0] == name
+    }
+    path, key = sorted(named)[0]
     # a file may build on another one of its group
-    built_on = [path, *(path.with_name(f"{n}.yaml") for n in OmegaConf.load(path).defaults)]
-    in_file = {str(k) for file in built_on if file.exists() for k in OmegaConf.load(file)}
+    built_on = [path, *(path.with_name(f"{n}.yaml") for n in files[path].defaults)]
+    nodes = [files[file][key] if key else files[file] for file in built_on if file in files]
+    in_file = {str(k) for node in nodes for k in node}
     assert in_file - {"defaults"} == {f.name for f in fields(schema)}
 
 
 def test_the_groups_are_those_that_are_documented():
     groups = {group for group, _ in OPTIONS}
     assert groups == {
-        "callbacks", "coupling", "data", "encoder", "experiment", "heads", "logger", "model",
-        "network", "path", "paths", "problem", "routine", "sampler", "time_sampling", "trainer",
+        "callbacks", "coupling", "data", "encoder", "experiment", "heads", "hparams_search",
+        "logger", "model", "network", "path", "paths", "problem", "routine",
+        "sampler", "time_sampling", "trainer",
     }  # fmt: skip
 
 

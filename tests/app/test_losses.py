@@ -22,3 +22,13 @@ def test_warnings_of_genopt_are_notes_and_lost_designs_are_kept():
     assert notes == ["outside the data", "failed for 1 of 2 designs"]
     assert kept == ["failed for 1 of 2 designs"]
     assert [str(warning.message) for warning in others] == ["by torch"]
+
+
+def test_a_warning_that_nobody_is_shown_is_logged_as_one_once_a_process(caplog):
+    inside = f"{genopt.__path__[0]}/routines/sample.py"
+    for _ in range(2):
+        with losses_said(lambda _: None, [], noted=False):
+            warnings.warn_explicit("only heard in this test", UserWarning, inside, 1)
+    heard = [r.levelname for r in caplog.records if r.message == "only heard in this test"]
+    assert heard[:1] == ["WARNING"]
+    assert "WARNING" not in heard[1:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from genopt.app.messages import choices_only
 from genopt.app.show import designs_table, shown_columns
 from genopt.goal import Goal
 from genopt.space import Space
@@ -45,10 +44,3 @@ def test_a_claim_that_the_simulator_made_is_not_shown_as_a_prediction(value, tol
 
 def test_the_kind_of_a_stationary_point_leads():
     assert headers(frame().assign(kind="saddle"), True)[0] == "kind"
-
-
-def test_the_help_lists_what_can_be_chosen():
-    text = "== Groups ==\nmodel: auto, base_auto, flow\nrow: for_flow, pareto\n\nkey: value_base_\n"
-    assert choices_only(text) == (
-        "== Groups ==\nmodel: auto, flow\nrow: pareto\n\nkey: value_base_\n"
-    )

@@ -87,7 +87,7 @@ def test_a_study_killed_after_training_does_not_train_again(tmp_path, monkeypatc
     monkeypatch.setattr(sample, "condition", killed)
     with pytest.raises(KeyboardInterrupt):
         run_study(config, tmp_path)
-    assert StudyFolder(tmp_path).status["state"] == "failed"
+    assert StudyFolder(tmp_path).state == "interrupted"
     stamp = (tmp_path / "model.ckpt").stat().st_mtime_ns
     monkeypatch.setattr(sample, "condition", original)
     run_study(config, tmp_path)

@@ -17,16 +17,6 @@ def test_every_row_comes_once_an_epoch_in_a_new_order():
     assert len(loader) == 4
 
 
-def test_processes_share_the_rows_without_overlap():
-    rows = torch.arange(100.0)
-    seen = [
-        torch.cat([part[0] for part in BatchLoader((rows,), 8, seed=1, rank=r, world_size=3)])
-        for r in range(3)
-    ]
-    assert [len(s) for s in seen] == [33, 33, 33]
-    assert len(set(torch.cat(seen).tolist())) == 99
-
-
 def test_bad_sizes_are_refused():
     with pytest.raises(GenoptError, match="one, positive number of rows"):
         BatchLoader((torch.zeros(3), torch.zeros(4)), 2)

@@ -10,6 +10,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig, OmegaConf
 
 import genopt
@@ -18,8 +19,13 @@ from genopt.app.schema import register
 from genopt.errors import GenoptError
 
 CONFIG_NAME = "config"
+_HYDRA_GROUPS = ("launcher", "sweeper", "sweeper/sampler")
 _GOAL = re.compile(r"^goal(\.[^=]+)?=")
 _SWEPT_GROUP = re.compile(r"^(model|routine)=[^=]*,")
+_SHORT = re.compile(r"^(?P<new>[+~]*)(?P<what>launcher|sweeper)(?P<sign>[.=])")
+# words that leave a sweep what it is, and those of Hydra that make it another search
+_FREE = ("hydra", "rerun", "progress")
+_SEARCH = re.compile(r"^hydra[/.]sweeper(?!\.(n_trials|n_jobs|give_up_after|max_batch_size)=)")
 _AUTO = re.compile(r"^model=(.*,)?auto(,.*)?$")
 _GROUP_KEY = re.compile(r"^(?P<key>(model|routine)\.[^=]+)=(?P<value>.+)$")
 
@@ -49,7 +55,42 @@ def prepare() -> None:
     """Register schemas and interpolations; calling it twice does no harm."""
     if not OmegaConf.has_resolver("genopt.id"):
         OmegaConf.register_new_resolver("genopt.id", short_hash)
-    register(ConfigStore.instance())
+        OmegaConf.register_new_resolver("genopt.group", _group)
+        OmegaConf.register_new_resolver("genopt.last", lambda path: str(path).rpartition(".")[2])
+    store = ConfigStore.instance()
+    # once Hydra has looked for plugins, which bring options under the names of ours: it would
+    # check our files against those
+    Plugins.instance()
+    for group in _HYDRA_GROUPS:
+        theirs: Any = store.repo["hydra"]
+        for part in group.split("/"):
+            theirs = theirs.get(part, {})
+        for file in (conf_folder() / "hydra" / group).glob("*.yaml"):
+            theirs.pop(file.name, None)
+    register(store)
+
+
+def full_words(arguments: Sequence[str]) -> list[str]:
+    """Hydra's own words for ``launcher=...`` and ``sweeper=...``, which are easier to remember.
+
+    Hydra runs a single study by itself and would ignore a launcher or a sweeper, so the choice of
+    one means a sweep, if only of one study.
+
+    Args:
+        arguments: command-line arguments.
+
+    Returns:
+        The arguments with those rewritten.
+    """
+    out = [_SHORT.sub(_in_full, argument) for argument in arguments]
+    chosen = any(argument.startswith(("hydra/launcher=", "hydra/sweeper=")) for argument in out)
+    sweeps = {"-m", "--multirun"} & set(out) or any(a.startswith("hydra.mode=") for a in out)
+    return ["--multirun", *out] if chosen and not sweeps else out
+
+
+def _in_full(found: re.Match[str]) -> str:
+    between = "/" if found["sign"] == "=" else "."
+    return f"{found['new']}hydra{between}{found['what']}{found['sign']}"
 
 
 def plain_overrides(arguments: Sequence[str]) -> list[str]:
@@ -152,6 +193,15 @@ def used_parts(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     return out
 
 
+def _group(problem: str) -> str:
+    """What a study is shown with: the sweep's folder, or else its problem."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    node = HydraConfig.get()
+    return Path(node.sweep.dir).name if node.mode == RunMode.MULTIRUN else problem
+
+
 def _varies(value: str) -> bool:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -173,7 +223,7 @@ def sweep_folder(arguments: Sequence[str]) -> list[str]:
     sweeps = {"-m", "--multirun"} & set(arguments)
     if not sweeps or any(a.startswith("hydra.sweep.dir=") for a in arguments):
         return []
-    words = [a for a in arguments if "=" in a and not a.startswith(("hydra", "rerun", "progress"))]
+    words = [a for a in arguments if "=" in a and (not a.startswith(_FREE) or _SEARCH.match(a))]
     slug = re.sub(r"[^A-Za-z0-9]+", "-", "_".join(words)).strip("-")[:60]
     name = "-".join(part for part in (slug, short_hash(sorted(words))) if part)
     return [f"hydra.sweep.dir='${{paths.sweeps}}/{name}'"]

@@ -13,15 +13,17 @@ import genopt
 
 logger = logging.getLogger(__name__)
 _PACKAGE = Path(genopt.__file__).parent
+_HEARD: set[str] = set()
 
 
 @contextmanager
-def losses_said(note: Callable[[str], None], kept: list[str]) -> Iterator[None]:
+def losses_said(note: Callable[[str], None], kept: list[str], noted: bool = True) -> Iterator[None]:
     """Turn the warnings of genopt into notes, each said once; those of others go their way.
 
     Args:
         note: what shows one line.
         kept: what simulators lost is added to it, each text once.
+        noted: whether the user sees the notes; if not, a warning is logged as one.
 
     Yields:
         Nothing.
@@ -41,7 +43,10 @@ def losses_said(note: Callable[[str], None], kept: list[str]) -> Iterator[None]:
             elif text not in said:
                 said.add(text)
                 note(text)
-                logger.info("%s", text)
+                # without notes a warning goes to stderr, once a process: the jobs of a sweep agree
+                heard = noted or text in _HEARD
+                logger.log(logging.INFO if heard else logging.WARNING, "%s", text)
+                _HEARD.add(text)
                 if issubclass(category, SimulationWarning):
                     kept.append(text)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import hydra
@@ -17,6 +14,7 @@ from omegaconf import DictConfig
 from genopt.app.compose import (
     CONFIG_NAME,
     conf_folder,
+    full_words,
     plain_overrides,
     prepare,
     sweep_folder,
@@ -24,7 +22,10 @@ from genopt.app.compose import (
     used_parts,
     waiting_overrides,
 )
-from genopt.app.messages import choices_only, explain
+from genopt.app.early import check_early
+from genopt.app.imports import import_for_study
+from genopt.app.launch_job import alone_in_slurm
+from genopt.app.messages import explain
 
 DIAGNOSE = "diagnose"
 _HELP = {"--help", "-h"}
@@ -42,17 +43,30 @@ def task(config: DictConfig) -> float | None:
         The best loss, verified where there is a simulator: what a sweeper minimises.
     """
     job = HydraConfig.get()
+    alone_in_slurm()
     try:
-        from genopt.app.study import run_study
+        from genopt.app.distributed import check_strategy, helps, together
 
         used = used_parts(config, list(job.overrides.task))
+        # what can be said without torch is said before it is imported
+        check_early(used)
+        check_strategy(used, multirun=job.mode == RunMode.MULTIRUN)
+        if helps(used):
+            return None
+        import_for_study(used.figures)
+        from genopt.app.study import run_study
+
         # the report of a sweep shows all designs in one table
         single = job.mode != RunMode.MULTIRUN
-        result = run_study(used, Path(job.runtime.output_dir), show=single)
+        with together(used):
+            result = run_study(used, Path(job.runtime.output_dir), show=single)
     except Exception as error:
         # in a sweep the error goes to Hydra, which names the job and lets the others run
         if job.mode != RunMode.MULTIRUN:
             _stop(error)
+        from genopt.app.folder import StudyFolder
+
+        StudyFolder(Path(job.runtime.output_dir)).refuse(error)
         raise
     best = result.metrics.get("verified/best_loss", result.metrics.get("claimed/best_loss"))
     return None if best is None else float(best)
@@ -62,7 +76,7 @@ def main() -> None:
     """Entry point of the command line."""
     # without this Hydra prints its own report of an error and exits before ours can
     os.environ[_TRACEBACK] = "1"
-    given = sys.argv[1:]
+    given = full_words(sys.argv[1:])
     if given[:1] == [DIAGNOSE]:
         from genopt.app.diagnose import diagnose_command
 
@@ -72,25 +86,17 @@ def main() -> None:
     prepare()
     app = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=CONFIG_NAME)
     try:
-        with _plain_help() if _HELP.intersection(given) else contextlib.nullcontext():
+        if _HELP.intersection(given):
+            from genopt.app.help import help_text
+
+            sys.stdout.write(help_text(given))
+        else:
             app(task)()
     except KeyboardInterrupt:
         sys.exit("genopt: interrupted; the same command goes on from here")
     except Exception as error:
         _stop(error)
         raise
-
-
-@contextlib.contextmanager
-def _plain_help() -> Iterator[None]:
-    """Hydra's help shows every file of a group; ours shows what can be chosen."""
-    text = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(text):
-            yield
-    finally:
-        # Hydra may leave by SystemExit
-        sys.stdout.write(choices_only(text.getvalue()))
 
 
 def _stop(error: Exception) -> None:

@@ -12,8 +12,6 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException, Vali
 
 from genopt.errors import GenoptError, UnknownNameError
 
-_HIDDEN = r"(?:base|for)_"
-
 
 def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str | None:
     """What went wrong, for a user.
@@ -47,26 +45,6 @@ def explain(error: BaseException, arguments: Sequence[str] | None = None) -> str
     if isinstance(error, HydraException):
         return _first_line(error)
     return None
-
-
-def choices_only(text: str) -> str:
-    """The help without the options that are parts of others and nobody's choice.
-
-    Args:
-        text: the help, with a line ``group: option, option`` for each group.
-
-    Returns:
-        The text without ``base_...`` and ``for_...``.
-    """
-    lines = []
-    for line in text.splitlines(keepends=True):
-        group, colon, options = line.partition(": ")
-        if re.fullmatch(r"[a-z_]+", group) and re.search(rf"\b{_HIDDEN}", options):
-            shown = [o for o in options.strip().split(", ") if not re.match(_HIDDEN, o)]
-            lines.append(f"{group}{colon}{', '.join(shown)}\n")
-        else:
-            lines.append(line)
-    return "".join(lines)
 
 
 def unknown_key(key: str, arguments: list[str]) -> str:

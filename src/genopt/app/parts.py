@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_class, get_method, instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from genopt.app.schema import ConfigSchema
@@ -75,23 +79,6 @@ def call(function: Callable[..., Any], *arguments: Any, **offered: Any) -> Any:
     return function(*arguments, **{k: v for k, v in offered.items() if k in known})
 
 
-def check_keywords(node: Mapping[str, Any], target: str, key: str) -> None:
-    """Check a node's keys against the signature of a class of another project.
-
-    Args:
-        node: keyword arguments.
-        target: import path of the class.
-        key: the node's key, for messages.
-
-    Raises:
-        UnknownNameError: if a key is no argument of the class.
-    """
-    known = list(inspect.signature(get_class(target)).parameters)
-    for name in node:
-        if name not in known and not str(name).startswith("_"):
-            raise UnknownNameError("config key", f"{key}.{name}", [f"{key}.{k}" for k in known])
-
-
 def without_unused(config: DictConfig, overridden: list[str]) -> DictConfig:
     """The configuration without the parts that the chosen model does not use.
 
@@ -113,8 +100,33 @@ def without_unused(config: DictConfig, overridden: list[str]) -> DictConfig:
     unused = [part for part in PARTS if f"${{{part}}}" not in text]
     if "epochs" not in (config.model or {}):
         unused += ["trainer", "callbacks"]
+    _check_used(config, overridden, unused)
     if not _takes(config.routine, "judge"):
         unused.append("judge")
+        _check_used(config, overridden, ["judge"])
+    out = config.copy()
+    OmegaConf.set_struct(out, False)
+    for part in (*unused, "hydra"):
+        out.pop(part, None)
+    # unresolved: what a key refers to may be known only in the job
+    for name in _blanks(OmegaConf.to_container(out, resolve=False)):
+        raise GenoptError(f"{name} has no value: give {name}=...")
+    return out
+
+
+def _blanks(plain: Any, path: str = "") -> list[str]:
+    """Keys without a value, in plain data."""
+    if isinstance(plain, dict):
+        parts = [(f"{path}.{key}" if path else str(key), value) for key, value in plain.items()]
+    elif isinstance(plain, list):
+        parts = [(f"{path}[{i}]", value) for i, value in enumerate(plain)]
+    else:
+        return [path] if plain == "???" else []
+    return [name for key, value in parts for name in _blanks(value, key)]
+
+
+def _check_used(config: DictConfig, overridden: list[str], unused: list[str]) -> None:
+    """Refuse what the user set where nothing uses it."""
     for key in overridden:
         # model@judge=... chooses a model for the key judge
         group = key.split(".")[0].rpartition("@")[2]
@@ -123,20 +135,39 @@ def without_unused(config: DictConfig, overridden: list[str]) -> DictConfig:
                 f"{key} has no effect with the chosen model ({config.model.get('_target_')}) and "
                 "routine: drop it, or choose others that use it"
             )
-    out = config.copy()
-    OmegaConf.set_struct(out, False)
-    for part in (*unused, "hydra"):
-        out.pop(part, None)
-    return out
 
 
 def _takes(node: Any, name: str) -> bool:
     """Whether the function of a node has an argument of a name; yes where it cannot be told."""
     try:
-        known = inspect.signature(get_method(node["_target_"])).parameters
+        target = str(node["_target_"])
+        written = _written_arguments(target)
+        if written is not None:
+            return name in written
+        known = inspect.signature(get_method(target)).parameters
     except (ImportError, KeyError, TypeError, ValueError):
         return True
     return name in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
+
+def _written_arguments(target: str) -> list[str] | None:
+    """The arguments of a function as its file says, where importing it would import torch.
+
+    None where the file alone does not tell.
+    """
+    module, _, function = target.rpartition(".")
+    if module in sys.modules:
+        return None
+    spec = importlib.util.find_spec(module)
+    if spec is None or not str(spec.origin).endswith(".py"):
+        return None
+    for node in ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            given = node.args
+            if given.kwarg is not None:
+                return None
+            return [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return None
 
 
 def overridden_keys(overrides: list[str]) -> list[str]:

@@ -1,207 +1,237 @@
-"""Many studies at a glance: one table of the best designs, one of the numbers, one figure.
+"""Many studies at a glance: in the terminal, as one table and as one page.
 
-`genopt-report DIR` reads the folders of finished studies; a multirun does so by itself at its end.
+`genopt-report DIR` reads the folders of studies, however far they are; a multirun does so by itself
+at its end.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from genopt.app.folder import StudyFolder
+from genopt.app.folder import FINISHED
 from genopt.errors import GenoptError
 
-if TYPE_CHECKING:
-    import pandas as pd
+_PORT, _PORTS = 8765, 65535
+_COMMAND = "genopt-report"
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A finished study, as a report sees it.
+def report(*roots: Path, out: Path | None = None) -> Path | None:
+    """Print and write what the studies below folders found, or how far they are.
 
-    Args:
-        folder: where it lies.
-        name: what tells it from its neighbours, for example its model.
-        config: its resolved configuration.
-        metrics: its numbers.
-        verdict: its outcome in words.
-        problem: the problem's name.
-        started: when it began.
-    """
-
-    folder: Path
-    name: str
-    config: dict[str, Any]
-    metrics: dict[str, float]
-    verdict: str
-    problem: str
-    started: str
-
-
-def gather(root: Path) -> list[Entry]:
-    """The finished studies below a folder, the newest results of each.
+    Studies of one problem are printed together. ``studies.parquet`` (one row a study) and
+    ``report.html`` (one page, which needs no network) are written; where a study has finished, also
+    ``report.csv``, ``metrics.csv`` and, for each problem, ``<problem>.png``.
 
     Args:
-        root: the folder of a sweep, or of many.
+        *roots: folders of studies or of sweeps.
+        out: where to write; the folder itself if it is one, else the current one.
 
     Returns:
-        Studies in the order in which they began; unfinished ones are left out.
-    """
-    entries = []
-    for status in sorted(root.rglob("status.json")):
-        folder = StudyFolder(status.parent)
-        if "previous" in status.relative_to(root).parts or folder.status.get("state") != "finished":
-            continue
-        config: Any = OmegaConf.to_container(OmegaConf.load(folder.path / "config.yaml"))
-        entries.append(
-            Entry(
-                folder.path,
-                _engine(config),
-                config,
-                folder.read("metrics.json"),
-                folder.status.get("verdict", ""),
-                folder.status.get("problem", "study"),
-                folder.status.get("started", ""),
-            )
-        )
-    return sorted(entries, key=lambda entry: entry.started)
-
-
-def _engine(config: dict[str, Any]) -> str:
-    target = str(config["model"].get("_target_", "model"))
-    for word, name in (("multitask", "multitask"), ("flow", "flow"), ("mixture", "mixture")):
-        if word in target:
-            return name
-    return target.rpartition(".")[2]
-
-
-def report(root: Path) -> None:
-    """Print and write what the finished studies below a folder found.
-
-    Studies of one problem are shown together; ``report.csv``, ``metrics.csv`` and, for each
-    problem, ``<problem>.png`` are written into the folder.
-
-    Args:
-        root: the folder.
+        The page; None where Plotly is missing.
 
     Raises:
-        GenoptError: if there is no finished study.
+        GenoptError: if there is no study.
     """
-    import pandas as pd
+    import warnings
 
-    entries = gather(root)
-    if not entries:
-        raise GenoptError(f"no finished study below {root}: give the folder of a sweep or a study")
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        key = OmegaConf.to_yaml(
-            {"problem": entry.config["problem"], "goal": entry.config["goal"]}, sort_keys=True
-        )
-        groups.setdefault(key, []).append(entry)
-    tops, numbers = [], []
-    for group in groups.values():
-        frame = _show_problem(group, root)
-        tops.append(frame)
-        numbers += [
-            {"study": str(e.folder.relative_to(root)), "model": e.name, **e.metrics} for e in group
+    from genopt.app.dashboard.gather import gather_studies
+    from genopt.app.dashboard.page import write_dashboard
+    from genopt.app.dashboard.terminal import has_designs, show_problem, show_states
+
+    studies = gather_studies(roots)
+    if not studies:
+        places = ", ".join(map(str, roots))
+        raise GenoptError(f"no study below {places}: give the folder of a sweep or a study")
+    out = place_of(roots, out)
+    out.mkdir(parents=True, exist_ok=True)
+    groups: dict[str, list[Any]] = {}
+    for study in studies:
+        if study.state == FINISHED and has_designs(study):
+            groups.setdefault(study.question, []).append(study)
+    frames = [show_problem(group, out) for group in groups.values()]
+    show_states(studies, roots)
+    if frames:
+        import pandas as pd
+
+        pd.concat(frames).to_csv(out / "report.csv", index=False)
+        rows = [
+            {"study": s.name, "model": s.model, **s.metrics} for g in groups.values() for s in g
         ]
-    pd.concat(tops).to_csv(root / "report.csv", index=False)
-    pd.DataFrame(numbers).to_csv(root / "metrics.csv", index=False)
+        pd.DataFrame(rows).to_csv(out / "metrics.csv", index=False)
+    try:
+        page = write_dashboard(studies, roots, out)
+    except GenoptError as error:
+        # a report at the end of a sweep is worth having without its page
+        warnings.warn(str(error), stacklevel=2)
+        page = None
+    pictures = sorted({f"{group[0].problem}.png" for group in groups.values()})
+    _say_files(out, pictures, page)
+    return page
 
 
-def _show_problem(entries: list[Entry], root: Path) -> pd.DataFrame:
-    """Print the studies of one problem, beside its best known rows, and draw their figure."""
-    import pandas as pd
+def place_of(roots: Sequence[Path], out: Path | None) -> Path:
+    """Where a report is written.
 
-    from genopt.analysis.plots.properties import plot_properties
-    from genopt.analysis.summary import best_rows_frame
-    from genopt.app.show import Screen, designs_table
-    from genopt.candidates import Candidates
-    from genopt.data.table import Table
-    from genopt.goal import Goal
+    Args:
+        roots: the folders that were asked for.
+        out: what the user said.
 
-    found = [Candidates.load(entry.folder / "candidates.parquet") for entry in entries]
-    x_space, y_space = found[0].x_space, found[0].y_space
-    goal = Goal(found[0].goal, x_space, y_space)
-    rows = pd.read_parquet(entries[0].folder / "data.parquet")
-    table = Table.from_frame(rows, x_space, y_space)
-    verified = any(candidates.verified for candidates in found)
-    source = "simulated" if verified else "measured"
-
-    frames, series = [], {}
-    for entry, candidates in zip(entries, found, strict=True):
-        label = _label(entry, entries)
-        frames.append(pd.read_csv(entry.folder / "top.csv").assign(model=label))
-        best = candidates.top(10)
-        series[label] = (best.y_verified if verified else best.y_predicted)[0]
-    count = max(len(frame) for frame in frames) // goal.batch_size
-    known = best_rows_frame(goal, table, max(count, 1))
-    frame = pd.concat([*frames, known.assign(model=f"best {source}")], ignore_index=True)
-
-    screen = Screen()
-    shown = [term.column for term in goal.terms]
-    problem = entries[0].problem
-    title = f"{problem}: best distinct designs for {goal}"
-    screen.console.print(f"[bold]{title}[/bold]", highlight=False)
-    screen.console.print(designs_table(frame, x_space, shown, verified, lead=("model",)))
-    for entry in entries:
-        label = _label(entry, entries)
-        screen.console.print(f"[bold]{label}[/bold]: {entry.verdict}", highlight=False)
-    values = "verified by the simulator" if verified else "predicted"
-    title = f"{problem}: best designs, {values}"
-    plot_properties(goal, table.y, series, source, title).savefig(root / f"{problem}.png")
-    screen.console.print(f"[dim]report.csv, metrics.csv and {problem}.png are in {root}[/dim]")
-    return frame
-
-
-def _label(entry: Entry, among: list[Entry]) -> str:
-    """The model's name, with what tells studies apart that share it."""
-    alike = [other for other in among if other.name == entry.name]
-    if len(alike) == 1:
-        return entry.name
-    own, others = _overrides(entry), [_overrides(o) for o in alike if o is not entry]
-    if own in others or not own:
-        return f"{entry.name} {entry.folder.name.rpartition('-')[2]}"
-    # a key without its groups says enough
-    odd = [o.rpartition("=") for o in own if any(o not in other for other in others)]
-    return " ".join([entry.name, *(f"{k.rpartition('.')[2]}={v}" for k, _, v in odd)])
-
-
-def _overrides(entry: Entry) -> list[str]:
-    """What the command line of a study said; nothing for one that was run from Python."""
-    path = entry.folder / ".hydra" / "overrides.yaml"
-    return sorted(map(str, OmegaConf.load(path))) if path.exists() else []
+    Returns:
+        A folder.
+    """
+    return out or (roots[0] if len(roots) == 1 else Path.cwd())
 
 
 class SweepReport(Callback):
     """Hydra's callback that reports when a multirun ends."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Report on the sweep's folder.
+        """Report on the sweep's folder, unless its jobs have only been submitted.
 
         Args:
             config: the sweep's configuration.
             **kwargs: whatever else Hydra passes.
         """
+        from genopt.app.dashboard.gather import gather_studies
+
         root = Path(config.hydra.sweep.dir)
-        if gather(root):
+        if root.is_dir() and any(s.state == FINISHED for s in gather_studies([root])):
             report(root)
 
 
 def main() -> None:
     """Entry point of `genopt-report`."""
-    parser = argparse.ArgumentParser(
-        prog="genopt-report", description="Show what the finished studies below a folder found."
-    )
-    parser.add_argument("folder", type=Path, help="folder of a sweep, such as multirun/<name>")
-    folder = parser.parse_args().folder
     try:
-        report(folder)
+        sys.exit(_run(sys.argv[1:]))
     except GenoptError as error:
-        sys.exit(f"genopt-report: {error}")
+        sys.exit(f"{_COMMAND}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    parser = _parser()
+    given = parser.parse_intermixed_args(list(arguments))
+    folders = [Path(word).expanduser() for word in given.folder if not _is_setting(word)]
+    settings = [word for word in given.folder if _is_setting(word)]
+    if settings and not given.failed:
+        raise GenoptError(f"{settings[0]!r} sets something for jobs: that needs --failed")
+    if not folders:
+        raise GenoptError("give the folder of a sweep or a study, such as multirun/<name>")
+    for folder in folders:
+        if not folder.is_dir():
+            raise GenoptError(f"{folder} is no folder: give the folder of a sweep or a study")
+    if not 0 <= given.port <= _PORTS:
+        raise GenoptError(f"--port wants a number from 0 to {_PORTS}, not {given.port}")
+    if given.compare:
+        return _compare(folders)
+    if given.failed:
+        return _rerun(folders, settings)
+    if given.wandb:
+        return _summarise(folders)
+    if given.watch:
+        from genopt.app.dashboard.watch import watch
+
+        return watch(folders, given.port, given.open)
+    page = report(*folders, out=given.out)
+    if given.open and page is not None:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=_COMMAND,
+        usage=f"{_COMMAND} DIR [DIR ...] [--out DIR] [--open] "
+        "[--watch [--port N] | --failed [key=value ...] | --compare | --wandb]",
+        description="Show what the studies below folders found: in the terminal, in "
+        "studies.parquet (one row a study) and in report.html, a page that needs no network.",
+    )
+    parser.add_argument(
+        "folder",
+        nargs="*",
+        metavar="DIR",
+        help="folder of a sweep, such as multirun/<name>, or of studies",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--watch", action="store_true", help="serve the page on this machine while a sweep runs"
+    )
+    what.add_argument(
+        "--failed",
+        action="store_true",
+        help="run the failed, interrupted and missing jobs again, in the same folders; a launcher "
+        "may follow, for example launcher=joblib",
+    )
+    what.add_argument(
+        "--compare", action="store_true", help="show in what two studies, or two sweeps, differ"
+    )
+    what.add_argument(
+        "--wandb", action="store_true", help="write one W&B run for the studies of a sweep"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="where to write; the folder itself, or this one if there are several",
+    )
+    parser.add_argument(
+        "--port", type=int, default=_PORT, help=f"of --watch; {_PORT} unless another is given"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    return parser
+
+
+def _is_setting(word: str) -> bool:
+    return "=" in word and not Path(word).exists()
+
+
+def _compare(folders: Sequence[Path]) -> int:
+    if len(folders) != 2:
+        raise GenoptError(f"--compare wants two folders, not {len(folders)}")
+    from rich.console import Console
+
+    from genopt.app.compare import compare
+    from genopt.app.compare_show import show_comparison
+
+    show_comparison(compare(*folders), Console())
+    return 0
+
+
+def _summarise(folders: Sequence[Path]) -> int:
+    from rich.console import Console
+
+    from genopt.app.log_sweep import summarise
+
+    for folder in folders:
+        files = summarise(folder)
+        told = f"written to {files}" if files else f"nothing new to tell of {folder}"
+        Console().print(told, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _rerun(folders: Sequence[Path], words: Sequence[str]) -> int:
+    from rich.console import Console
+
+    from genopt.app.jobs import rerun
+
+    if not sum(rerun(folder, words) for folder in folders):
+        Console().print("nothing to run again: no job failed, was interrupted or is missing")
+    return 0
+
+
+def _say_files(out: Path, pictures: Sequence[str], page: Path | None) -> None:
+    from rich.console import Console
+
+    names = ["report.csv", "metrics.csv", *pictures] if pictures else []
+    names += ["studies.parquet", "report.html"] if page else ["studies.parquet"]
+    told = f"{', '.join(names[:-1])} and {names[-1]} are" if len(names) > 1 else f"{names[0]} is"
+    Console().print(f"[dim]{told} in {out}[/dim]", highlight=False, soft_wrap=True)

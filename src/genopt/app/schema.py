@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from genopt.app.schema_launch import LAUNCHERS
 from genopt.app.schema_routines import (
     ActiveSchema,
     ConditionSchema,
@@ -225,6 +226,38 @@ class NoneSchema:
 
 
 @dataclass
+class WandbSchema:
+    """Weights & Biases."""
+
+    _target_: str = MISSING
+    save_dir: str = MISSING
+    project: str = MISSING
+    entity: str | None = None
+    name: str | None = None
+    group: str | None = None
+    job_type: str | None = None
+    tags: list[str] = field(default_factory=list)
+    notes: str | None = None
+    offline: bool = MISSING
+    checkpoints: bool = MISSING
+    system_metrics: bool = MISSING
+    summary: bool = MISSING
+
+
+@dataclass
+class MlflowSchema:
+    """MLflow."""
+
+    _target_: str = MISSING
+    save_dir: str = MISSING
+    tracking_uri: str | None = None
+    experiment: str = MISSING
+    name: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    checkpoints: bool = MISSING
+
+
+@dataclass
 class OfflineSchema:
     """Rows of a simulator without the best ones."""
 
@@ -236,6 +269,7 @@ class OfflineSchema:
 
 
 SCHEMAS: dict[str, tuple[str | None, type]] = {
+    **LAUNCHERS,
     "base_config": (None, ConfigSchema),
     "base_active": ("routine", ActiveSchema),
     "base_offline_routine": ("routine", OfflineRoutineSchema),
@@ -255,6 +289,8 @@ SCHEMAS: dict[str, tuple[str | None, type]] = {
     "base_generate": ("routine", GenerateSchema),
     "base_pareto": ("routine", ParetoSchema),
     "base_none": ("model", NoneSchema),
+    "base_wandb": ("logger", WandbSchema),
+    "base_mlflow": ("logger", MlflowSchema),
     "base_refine": ("routine", RefineSchema),
     "base_multistart": ("routine", MultistartSchema),
     "base_stationary": ("routine", StationarySchema),

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from genopt.app.parts import check_keywords, make
+from genopt.app.early import check_early
+from genopt.app.parts import make
 from genopt.app.wish import read_goal
 from genopt.errors import GenoptError
 
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
     from genopt.data.table import Table
     from genopt.goal import Goal
     from genopt.problems.base import Problem
-
-_TRAINER = "pytorch_lightning.Trainer"
-_SET_BY_STUDY = {
-    "max_epochs": "set model.epochs",
-    "logger": "choose logger=...",
-    "callbacks": "choose callbacks=...",
-    "enable_checkpointing": "a study always keeps checkpoints",
-    "default_root_dir": "set paths.outputs",
-    "fast_dev_run": "set model.epochs=1 and data.rows for a quick look",
-}
 
 
 @dataclass(frozen=True)
@@ -59,15 +50,7 @@ class Setting:
         Raises:
             GenoptError: if a key, a column, a goal or the table cannot be used.
         """
-        if "trainer" in config:
-            _check_trainer(config.trainer)
-        if config.top < 1 or config.threads < 1 or config.seed < 0:
-            raise GenoptError(
-                f"top={config.top} and threads={config.threads} must be positive, "
-                f"seed={config.seed} must not be negative"
-            )
-        if config.data.rows is not None and config.data.rows < 1:
-            raise GenoptError(f"data.rows must be at least 1, or null, got {config.data.rows}")
+        check_early(config)
         problem = make(config.problem, "problem")
         table = _rows(config, problem)
         if set(table.split) == {"train"}:
@@ -122,19 +105,6 @@ def _rows(config: DictConfig, problem: Problem) -> Table:
         unbiased=data.unbiased,
         seed=config.seed,
     )
-
-
-def _check_trainer(trainer: DictConfig) -> None:
-    """Refuse keywords that the trainer does not have or that the study sets itself."""
-    check_keywords(trainer, _TRAINER, "trainer")
-    for name, instead in _SET_BY_STUDY.items():
-        if name in trainer:
-            raise GenoptError(f"trainer.{name} has no effect: {instead}")
-    if trainer.get("devices", 1) not in (1, "1", "auto"):
-        raise GenoptError(
-            f"trainer.devices={trainer.devices}: a study trains on one device; run several studies "
-            "side by side with -m instead"
-        )
 
 
 def check_spaces(model: Any, problem: Problem, key: str) -> None:

@@ -18,10 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from genopt.app.auto import Chosen, choose, is_auto
 from genopt.app.calibrated import calibrated, unseen_pairs
-from genopt.app.folder import StudyFolder, environment, fingerprint
-from genopt.app.logs import close, log_result, quiet_wandb
+from genopt.app.distributed import check_machine, check_strategy, together
+from genopt.app.folder import PRUNED, StudyFolder, environment, fingerprint
+from genopt.app.logs import log_result, opened
 from genopt.app.losses import losses_said
-from genopt.app.parts import call, make, make_all
+from genopt.app.parts import call, make
+from genopt.app.search_state import PrunedError
 from genopt.app.setting import Setting, check_spaces
 from genopt.app.show import Screen
 from genopt.app.training import (
@@ -34,6 +36,7 @@ from genopt.app.training import (
     past_of,
     trained,
 )
+from genopt.files import whole, write_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,12 +100,14 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
 
     from genopt.routines.checks import check_routine
 
+    check_strategy(config, multirun=False)
+    check_machine(config)
     torch.set_num_threads(max(config.threads, 1))
     screen = Screen(config.progress)
     folder = StudyFolder(Path(path))
     config.paths.study = str(folder.path)
     lost: list[str] = []
-    with losses_said(screen.note, lost):
+    with losses_said(screen.note, lost, config.progress):
         setting, chosen = Setting.of(config), None
     if is_auto(config):
         setting, chosen = choose(setting)
@@ -118,35 +123,37 @@ def run_study(config: DictConfig, path: str | Path, show: bool = True) -> StudyR
     check_routine(routine, model, setting.goal, config.checkpoint is not None, setting.problem)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     mark = fingerprint(resolved, setting.file_bytes())
-    if folder.finished(mark) and not config.rerun:
-        result = load_result(folder)
-        screen.note(f"already finished in {folder.path}; rerun=true repeats it")
+    with folder.claimed(), together(config):
+        if folder.finished(mark) and not config.rerun:
+            result = load_result(folder)
+            screen.note(f"already finished in {folder.path}; rerun=true repeats it")
+            screen.result(result, setting, show)
+            return result
+        if folder.open(mark, config.rerun):
+            screen.note(f"going on with the unfinished study in {folder.path}")
+        write_whole(folder.path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)))
+        folder.write("environment.json", environment())
+        folder.mark(problem=setting.problem.name)
+        if chosen is not None:
+            folder.write("advice.json", chosen.advice.to_dict())
+        screen.header(setting, chosen)
+        run = _Run(setting, folder, screen, chosen, lost=lost)
+        try:
+            with losses_said(screen.note, lost, config.progress), opened(config) as loggers:
+                run.loggers.extend(loggers)
+                result = _stages(run, model, unseen)
+                log_result(loggers, result)
+        except PrunedError as error:
+            folder.end(error)
+            folder.mark(state=PRUNED)
+            raise
+        except BaseException as error:
+            logger.info("the study failed: %s\n%s", error, traceback.format_exc())
+            folder.end(error)
+            raise
+        folder.end()
         screen.result(result, setting, show)
         return result
-    if folder.open(mark, config.rerun):
-        screen.note(f"going on with the unfinished study in {folder.path}")
-    OmegaConf.save(OmegaConf.create(resolved), folder.path / "config.yaml")
-    folder.write("environment.json", environment())
-    folder.mark(problem=setting.problem.name)
-    if chosen is not None:
-        folder.write("advice.json", chosen.advice.to_dict())
-    screen.header(setting, chosen)
-    run = _Run(setting, folder, screen, chosen, lost=lost)
-    quiet_wandb()
-    try:
-        run.loggers.extend(make_all(config.logger, "logger"))
-        with losses_said(screen.note, lost):
-            result = _stages(run, model, unseen)
-        log_result(run.loggers, resolved, result)
-    except BaseException as error:
-        logger.info("the study failed: %s\n%s", error, traceback.format_exc())
-        folder.mark(state="failed", error=str(error))
-        raise
-    finally:
-        close(run.loggers)
-    folder.mark(state="finished", error=None, finished=time.strftime("%Y-%m-%dT%H:%M:%S"))
-    screen.result(result, setting, show)
-    return result
 
 
 def load_result(folder: StudyFolder) -> StudyResult:
@@ -190,7 +197,8 @@ def _stages(run: _Run, model: Any, unseen: Table | None) -> StudyResult:
 
     setting, folder, screen = run.setting, run.folder, run.screen
     config, table = setting.config, setting.table
-    table.write(folder.path / "data.parquet")
+    with whole(folder.path / "data.parquet") as part:
+        table.write(part)
     far = outside_data(table, setting.goal)
     if far is not None:
         screen.note(far.what)
@@ -239,7 +247,7 @@ def _stages(run: _Run, model: Any, unseen: Table | None) -> StudyResult:
     # a neighbour without a label in the goal's columns says nothing about a claim
     labelled = torch.isfinite(table.y[:, [term.index for term in setting.goal.terms]]).any(1)
     top = top_frame(candidates, table.rows(labelled), config.top)
-    top.to_csv(folder.path / "top.csv", index=False)
+    write_whole(folder.path / "top.csv", top.to_csv(index=False))
     past = past_of(folder)
     findings = diagnose(
         table,

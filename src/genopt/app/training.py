@@ -11,9 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from genopt.app.folder import StudyFolder
 from genopt.app.parts import call, make, make_all
+from genopt.app.search_state import watch_of
 from genopt.app.setting import Setting
 from genopt.app.show import Screen
 from genopt.errors import GenoptError
+from genopt.files import whole, write_whole
 
 if TYPE_CHECKING:
     from genopt.analysis.diagnose_fit import FitTimes
@@ -86,11 +88,13 @@ def fitted(
         screen.note("using the model that is already trained")
         return type(model).load(saved), FitTimes(**folder.status.get("fit", _NO_TIMES))
     times = _fit(model, setting, folder.path, loggers)
-    model.save(saved)
     past = getattr(model, "history", None)
     if past:
         folder.write(_HISTORY, [dict(entry) for entry in past])
     folder.mark(fit=asdict(times))
+    # last: where the model is there, so is all that belongs to it
+    with whole(saved) as part:
+        model.save(part)
     return model, times
 
 
@@ -133,7 +137,8 @@ def judge_of(setting: Setting, folder: StudyFolder, model: Any, screen: Screen) 
         return type(judge).load(saved)
     screen.note(f"fitting the judge ({type(judge).__name__}) that scores the flow's designs")
     _fit(judge, setting, None, [])
-    judge.save(saved)
+    with whole(saved) as part:
+        judge.save(part)
     return judge
 
 
@@ -157,7 +162,13 @@ def _fit(model: Any, setting: Setting, folder: Path | None, loggers: list[Any]) 
     from genopt.analysis.diagnose_fit import FitTimes
 
     started, worked = time.perf_counter(), time.process_time()
-    model.fit_table(setting.table, fit_options(setting, folder, loggers))
+    options = fit_options(setting, folder, loggers)
+    watch = None if folder is None else watch_of(folder)
+    if watch is not None:
+        from genopt.app.search_pruning import Pruning
+
+        options = replace(options, callbacks=[*options.callbacks, Pruning(watch)])
+    model.fit_table(setting.table, options)
     steps = getattr(getattr(model, "_trainer", None), "global_step", 0)
     return FitTimes(time.perf_counter() - started, time.process_time() - worked, int(steps or 0))
 
@@ -236,7 +247,7 @@ def cross_validated(setting: Setting, folder: StudyFolder, screen: Screen) -> di
         progress=config.progress,
         validation=config.data.validation,
     )
-    scores.to_csv(folder.path / "cross_validation.csv", index=False)
+    write_whole(folder.path / "cross_validation.csv", scores.to_csv(index=False))
     summary = summarise_folds(scores).set_index("column")
     return {
         f"folds/{score}/{column}": float(value)

@@ -18,7 +18,8 @@ class BatchLoader:
     """Blocks of several mini-batches, shuffled anew each epoch.
 
     A block holds up to ``block`` mini-batches of rows; `genopt.models.training.TabularModule` cuts
-    it into mini-batches, so that the trainer's bookkeeping is paid once a block.
+    it into mini-batches, so that the trainer's bookkeeping is paid once a block. In a fit by
+    several processes all read the same blocks, and `genopt.models.share` says whose rows are whose.
 
     Args:
         tensors: tensors (N, ...) with the same number of rows.
@@ -26,8 +27,6 @@ class BatchLoader:
         block: mini-batches of a block.
         shuffle: whether to permute the rows.
         seed: seed of the permutations.
-        rank: this process's number in distributed training.
-        world_size: number of processes; each sees its own share of the rows.
 
     Raises:
         GenoptError: if there is no row or a size is not positive.
@@ -40,8 +39,6 @@ class BatchLoader:
         block: int = 64,
         shuffle: bool = True,
         seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         rows = {len(t) for t in tensors}
         if len(rows) != 1 or 0 in rows:
@@ -54,21 +51,16 @@ class BatchLoader:
             )
         self.tensors = tensors
         self.rows = rows.pop()
-        self.share = self.rows // world_size if world_size > 1 else self.rows
-        if self.share == 0:
-            raise GenoptError(f"{self.rows} rows cannot be shared by {world_size} processes")
-        self.batch_size = min(batch_size, self.share)
+        self.batch_size = min(batch_size, self.rows)
         self.block = block
         self.shuffle = shuffle
         self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
         self.epoch = 0
 
     @property
     def steps(self) -> int:
         """Mini-batches an epoch; the last one may be smaller."""
-        return -(-self.share // self.batch_size)
+        return -(-self.rows // self.batch_size)
 
     def __len__(self) -> int:
         return -(-self.steps // self.block)
@@ -80,9 +72,7 @@ class BatchLoader:
         else:
             order = torch.arange(self.rows)
         self.epoch += 1
-        if self.world_size > 1:
-            order = order[self.rank * self.share : (self.rank + 1) * self.share]
         size = self.batch_size * self.block
-        for start in range(0, self.share, size):
+        for start in range(0, self.rows, size):
             index = order[start : start + size]
             yield tuple(t[index] for t in self.tensors)

@@ -53,7 +53,9 @@ class BestWeights(Callback):
 class LastCheckpoint(Checkpoint):
     """Writes the state of the training every few seconds, so that a kill loses no more than that.
 
-    The file is replaced in one step: a kill while it is written leaves the one before whole.
+    The file is replaced in one step: a kill while it is written leaves the one before whole. It
+    keeps the state of the random numbers and the place in the order of the rows too, so that a fit
+    that goes on ends as if it had never stopped.
 
     Args:
         path: the checkpoint file.
@@ -65,6 +67,28 @@ class LastCheckpoint(Checkpoint):
         self.path = path
         self.seconds = seconds
         self.written = time.monotonic()
+        self.random: list[torch.Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the random numbers of processor and graphics cards."""
+        cards = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"random": [torch.get_rng_state(), *cards]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back what a checkpoint kept."""
+        self.random = [state.cpu() for state in state_dict["random"]]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the random numbers and the order of rows of the epoch that comes next."""
+        if not self.random:
+            return
+        torch.set_rng_state(self.random[0])
+        if len(self.random) == torch.cuda.device_count() + 1 and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(self.random[1:])
+        self.random = []
+        loader: Any = trainer.train_dataloader
+        if hasattr(loader, "epoch"):
+            loader.epoch = trainer.current_epoch
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write, if it is time; the module's own end of the epoch has run before."""

@@ -34,6 +34,8 @@ def quiet() -> Iterator[None]:
         # frozen parts of a model are in eval mode on purpose
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
         warnings.filterwarnings("ignore", message=".*srun.*")
+        # what is logged is summed over the processes before
+        warnings.filterwarnings("ignore", message=".*recommended to use .*sync_dist=True.*")
         warnings.filterwarnings(
             "ignore", message=".*Checkpoint directory.*exists and is not empty.*"
         )

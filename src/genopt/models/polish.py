@@ -112,7 +112,9 @@ class Polish(Callback):
         self.progress = progress
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Polish on the rows of the fit, on its device."""
+        """Polish on the rows of the fit, on its device; one process does it for all."""
+        if not trainer.is_global_zero:
+            return
         data: object = getattr(trainer, "datamodule", None)
         if not isinstance(pl_module, TabularModule) or not isinstance(data, TensorDataModule):
             raise GenoptError(

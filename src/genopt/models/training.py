@@ -9,32 +9,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from genopt.data.module import TensorDataModule
 from genopt.data.stream_loader import EncodedStream
 from genopt.errors import GenoptError, UnknownNameError
-from genopt.models.callbacks import BestWeights, EpochProgress, LastCheckpoint
-from genopt.models.lightning import interruptible, new_trainer, quiet
+from genopt.models.job import FitJob
 from genopt.models.options import FitOptions
+from genopt.models.schedule import SCHEDULES, new_schedule
+from genopt.models.share import ALONE
+from genopt.models.team import run_job
 
-SCHEDULES = ("cosine", "one_cycle", "plateau", "constant")
 MONITOR = "validation/loss"
-_CHECKPOINT_SECONDS = 5.0
 
 
 class TabularModule(pl.LightningModule):
     """A LightningModule over in-memory tables with AdamW, a schedule, clipping and validation.
 
-    A child gives `batch_loss` and, where validation differs from training, `held_out_loss`.
+    A child gives `batch_loss` and, where validation differs from training, `held_out_loss`. A child
+    with ``takes_share = True`` says that in a fit by several processes both return the part of the
+    loss that this process's rows make (`own_rows`), and that the parts sum to the whole. Of other
+    children every process works out all rows, which is right but no faster.
 
     Args:
         learning_rate: peak learning rate of AdamW.
@@ -49,6 +50,8 @@ class TabularModule(pl.LightningModule):
         GenoptError: if a number is out of range.
         UnknownNameError: if the schedule is unknown.
     """
+
+    takes_share: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -73,6 +76,8 @@ class TabularModule(pl.LightningModule):
         self.clip = clip
         self.schedule = schedule
         self.warmup = warmup
+        self.share = ALONE
+        self._seeds: torch.Generator | None = None
         self._losses: list[Tensor] = []
         self._noted: dict[str, float] = {}
         self._trained: list[Tensor] = []
@@ -114,6 +119,31 @@ class TabularModule(pl.LightningModule):
         self.manual_backward(loss)
         self.clip_gradients_of(self.trained_parameters)
         return loss.detach()
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Work out the gradients of a loss, and add those of the other processes of the fit.
+
+        Args:
+            loss: scalar; this process's part, where the module takes its share.
+            *args: further arguments of torch's ``backward``.
+            **kwargs: further keyword arguments of it.
+        """
+        super().manual_backward(loss, *args, **kwargs)
+        self.share.add_gradients(self.trained_parameters, mean=not self.takes_share)
+
+    def own_rows(self, n: int) -> tuple[slice, float]:
+        """The rows of a mini-batch that this process works out; what all share is drawn before.
+
+        Args:
+            n: rows of the mini-batch.
+
+        Returns:
+            Its rows, and the factor that makes their mean loss a part of that of all rows.
+        """
+        if self._seeds is not None:
+            # other rows, other units that are dropped: each process draws from another place on
+            torch.rand(self.share.rank, device=self.device)
+        return self.share.rows(n), self.share.weight(n)
 
     def clip_gradients_of(self, parameters: Iterable[Tensor]) -> None:
         """Scale gradients down, all by one factor, where their norm is larger than ``clip``.
@@ -165,42 +195,39 @@ class TabularModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW and the schedule."""
         self.forget_parameters()
+        self._seeds = self._seeds_of_steps()
         optimizer = torch.optim.AdamW(
             self.trained_parameters,
             lr=self.learning_rate,
             weight_decay=self.weight_decay,
             fused=True,
         )
-        steps = max(self._total_steps(), 1)
-        if self.schedule == "plateau":
-            scheduler: Any = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimizer, patience=10, factor=0.5
-            )
-        elif self.schedule == "one_cycle":
-            scheduler = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, max_lr=self.learning_rate, total_steps=steps + 1
-            )
-        else:
-            rising = max(1, round(self.warmup * steps))
-            falling = self.schedule == "cosine"
-
-            def rate(step: int) -> float:
-                if step < rising:
-                    return (step + 1) / rising
-                progress = min(1.0, (step - rising) / max(1, steps - rising))
-                return 0.5 * (1.0 + math.cos(math.pi * progress)) if falling else 1.0
-
-            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        scheduler = new_schedule(self.schedule, optimizer, self._total_steps(), self.warmup)
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def _total_steps(self) -> int:
-        trainer = self.trainer
-        module = getattr(trainer, "datamodule", None)
-        if not isinstance(module, TensorDataModule):
+    def _seeds_of_steps(self) -> torch.Generator | None:
+        """Where processes that drop units take the seeds that keep them together."""
+        drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in self.modules())
+        if self.share.count == 1 or not drops:
+            return None
+        return torch.Generator().manual_seed(self._data().seed)
+
+    def _own_draws(self) -> AbstractContextManager[None]:
+        """After the block all processes draw alike again: unequal shares drop unequal numbers."""
+        if self._seeds is None:
+            return nullcontext()
+        return seeded(int(torch.randint(2**48, (), generator=self._seeds)))
+
+    def _data(self) -> TensorDataModule:
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, TensorDataModule):
             raise GenoptError(
                 "fit this model with genopt.models.training.fit or the model's own fit method"
             )
-        return module.train_loader().steps * int(trainer.max_epochs or 0)
+        return data
+
+    def _total_steps(self) -> int:
+        return self._data().train_loader().steps * int(self.trainer.max_epochs or 0)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """The optimiser steps of one block of mini-batches."""
@@ -210,7 +237,8 @@ class TabularModule(pl.LightningModule):
         size = loader.batch_size
         for part in zip(*(t.split(size) for t in batch), strict=True):
             optimizer.zero_grad(set_to_none=True)
-            loss = self.backward_step(*part)
+            with self._own_draws():
+                loss = self.backward_step(*part)
             optimizer.step()
             if self.schedule != "plateau":
                 scheduler.step()
@@ -220,11 +248,15 @@ class TabularModule(pl.LightningModule):
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """The validation loss, averaged over rows."""
         loss = self.held_out_loss(*batch)
+        if self.takes_share:
+            loss = self.share.total(loss)
         self.log(MONITOR, loss, on_epoch=True, batch_size=len(batch[0]))
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's losses, stop a fit that diverged and let the plateau schedule look."""
         loss = torch.stack(self._losses).mean()
+        if self.takes_share:
+            loss = self.share.total(loss)
         self._losses.clear()
         optimizer: Any = self.optimizers()
         rate = float(optimizer.param_groups[0]["lr"])
@@ -252,6 +284,11 @@ class TabularModule(pl.LightningModule):
         if self.schedule == "plateau":
             scheduler: Any = self.lr_schedulers()
             scheduler.step(held_out if held_out is not None else loss)
+
+    def on_train_end(self) -> None:
+        """What comes after the last epoch is each process's own."""
+        self.share = ALONE
+        self._seeds = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the history, so that a resumed fit shows all of it."""
@@ -341,51 +378,17 @@ def fit(
     options = options or FitOptions()
     if epochs < 1 or batch_size < 1:
         raise GenoptError(f"epochs and batch_size must be positive, got {epochs} and {batch_size}")
-    callbacks: list[Callback] = [BestWeights(MONITOR), *options.callbacks]
-    if validation is not None and patience is not None:
-        callbacks.append(EarlyStopping(MONITOR, patience=patience))
-    resume = None
-    if options.folder is not None:
-        folder = Path(options.folder) / "checkpoints"
-        callbacks.append(
-            ModelCheckpoint(
-                folder,
-                filename="best",
-                monitor=MONITOR if validation is not None else None,
-                enable_version_counter=False,
-            )
+    last = None if options.folder is None else Path(options.folder) / "checkpoints" / "last.ckpt"
+    return run_job(
+        FitJob(
+            module,
+            train,
+            validation,
+            epochs,
+            batch_size,
+            patience,
+            MONITOR,
+            options,
+            resume=None if last is None or not last.exists() else str(last),
         )
-        callbacks.append(LastCheckpoint(folder / "last.ckpt", _CHECKPOINT_SECONDS))
-        if (folder / "last.ckpt").exists():
-            resume = str(folder / "last.ckpt")
-    if options.progress:
-        callbacks.append(EpochProgress(type(module).__name__, MONITOR))
-    settings: dict[str, Any] = {
-        "accelerator": "auto",
-        "devices": 1,
-        "num_sanity_val_steps": 0,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "log_every_n_steps": 1,
-        **options.trainer,
-        "max_epochs": epochs,
-        "logger": list(options.loggers) or False,
-        "enable_checkpointing": options.folder is not None,
-        "callbacks": callbacks,
-        "default_root_dir": str(options.folder or Path.cwd()),
-    }
-    if validation is None:
-        settings["limit_val_batches"] = 0
-    data = TensorDataModule(train, validation, batch_size, seed=options.seed)
-    with quiet(), seeded(options.seed):
-        trainer = new_trainer(settings)
-        module.train()
-        try:
-            with interruptible(trainer):
-                trainer.fit(module, datamodule=data, ckpt_path=resume)
-        except MisconfigurationException as error:
-            raise GenoptError(f"callbacks or trainer: {error}") from error
-        finally:
-            module.forget_parameters()
-    module.eval()
-    return trainer
+    )

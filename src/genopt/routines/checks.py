@@ -177,7 +177,7 @@ def _check_limits(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
         options.get("constraints"),
         goal,
         options.get("constraint_method", "auto"),
-        options.get("constraint_tries", 200),
+        options.get("constraint_tries", 500),
         model,
     )
     if limits is not None:

@@ -9,6 +9,7 @@ from typing import Any
 from genopt.build import build
 from genopt.data.table import Table
 from genopt.errors import GenoptError
+from genopt.files import whole
 from genopt.goal import Goal
 from genopt.models.options import FitOptions
 from genopt.models.polish import Polish
@@ -106,7 +107,7 @@ def fitted_surrogate(
     callbacks = [Polish(polish)] if polish else []
     fresh.fit_table(table, FitOptions(seed=seed, callbacks=callbacks, progress=progress))
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh.save(folder / _FILE)
+        with whole(folder / _FILE) as part:
+            fresh.save(part)
     fitted: Surrogate = fresh
     return fitted

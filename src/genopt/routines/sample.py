@@ -38,7 +38,7 @@ def condition(
     abstain: bool | float | None = None,
     constraints: Any = None,
     constraint_method: str = "auto",
-    constraint_tries: int = 200,
+    constraint_tries: int = 500,
     seed: int = 0,
 ) -> Candidates:
     """Designs from the exact conditional of a joint density, with the density's own prediction.
@@ -137,7 +137,7 @@ def generate(
     abstain: bool | float | None = None,
     constraints: Any = None,
     constraint_method: str = "auto",
-    constraint_tries: int = 200,
+    constraint_tries: int = 500,
     seed: int = 0,
 ) -> Candidates:
     """Designs from a generative model of p(x | y).

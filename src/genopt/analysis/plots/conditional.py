@@ -49,7 +49,8 @@ def plot_conditional(
             (found, BLUE, 0.85, "designs found"),
         ):
             share = np.full(len(values), 1.0 / len(values))
-            axes.hist(values, bins=bins, weights=share, color=color, alpha=alpha, label=name)
+            look = {"histtype": "stepfilled", "color": color, "alpha": alpha, "label": name}
+            axes.hist(values, bins=bins, weights=share, **look)
         top = axes.get_ylim()[1]
         for k, answer in enumerate(answers):
             axes.plot(

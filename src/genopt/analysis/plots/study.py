@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from genopt.analysis import plots
 from genopt.analysis.calibrate import Calibration
 from genopt.analysis.heldout import HeldOut
+from genopt.analysis.plots.style import write_png
 from genopt.analysis.resimulation import PUBLISHED, ResimulationCurve
 from genopt.candidates import Candidates
 from genopt.data.table import Table
@@ -70,7 +71,7 @@ def draw_figures(
         lost,
     ):
         path = folder / f"{stem}.png"
-        figure.savefig(path)
+        write_png(figure, path)
         written.append(path)
     return written
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,24 @@ def panels(count: int, columns: int = 4, size: float = 3.2, title: str = "") -> 
         text = fill(title, int(figure.get_figwidth() / _LETTER), break_long_words=False)
         figure.suptitle(text, fontsize=11, color=INK, x=0.01, ha="left", weight="bold")
     return figure, list(grid[:count])
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Draw a figure once and write it; `Figure.savefig` draws it twice to measure it first.
+
+    Args:
+        figure: the figure.
+        path: a PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    wide, high = canvas.get_width_height()
+    picture = Image.frombuffer("RGBA", (wide, high), canvas.buffer_rgba())
+    # the figures are opaque, and three channels are written faster than four
+    picture.convert("RGB").save(path, dpi=(figure.dpi, figure.dpi), compress_level=4)
 
 
 def quiet(axes: Axes) -> None:

@@ -43,7 +43,7 @@ def plot_claimed_verified(
             left.plot(ends, ends, color=INK, linewidth=0.9)
         left.set(xlabel=f"verified {variable.axis_label}", ylabel="claimed")
         reach = (min(errors.min(initial=0.0), 0.0), max(errors.max(initial=0.0), 0.0))
-        right.hist(errors, bins=50, range=reach, color=ORANGE, alpha=0.85)
+        right.hist(errors, 50, reach, histtype="stepfilled", color=ORANGE, alpha=0.85)
         right.axvline(0.0, color=INK, linewidth=0.9)
         right.set(xlabel=f"claimed - verified {variable.axis_label}", ylabel="designs")
         if len(errors):

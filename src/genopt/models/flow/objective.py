@@ -188,6 +188,7 @@ class FlowObjective(TabularModule):
         self._compiled = False
         self._copies = draws or 1
 
+    takes_share = True
     fitted: Tensor
     sampler: Sampler
 
@@ -269,18 +270,23 @@ class FlowObjective(TabularModule):
         held: Tensor | None = None,
         weight: Tensor | None = None,
     ) -> Tensor:
+        # all processes of a fit draw the whole mini-batch; each works out the loss of its own rows
+        free_of_all = None if held is None else (1.0 - held).sum().clamp_min(1.0)
+        mine, share = self.own_rows(len(x_1))
+        x_0, x_1, t, condition = x_0[mine], x_1[mine], t[mine], condition[mine]
+        held = None if held is None else held[mine]
+        weight = None if weight is None else weight[mine]
         point = point_on_path(self.path, x_0, x_1, t)
         if held is None:
             guess = velocity(point.x_t, t, velocity.embed(condition))
             if weight is None:
-                return torch.nn.functional.mse_loss(guess, point.dx_t)
-            return (weight * (guess - point.dx_t).square()).mean()
+                return torch.nn.functional.mse_loss(guess, point.dx_t) * share
+            return (weight * (guess - point.dx_t).square()).mean() * share
         # held columns rest at their values, and nothing is to be learned there
         guess = velocity(torch.lerp(point.x_t, x_1, held), t, velocity.embed(condition))
-        free = 1.0 - held
-        square = ((guess - point.dx_t) * free).square()
+        square = ((guess - point.dx_t) * (1.0 - held)).square()
         square = square if weight is None else weight * square
-        return square.sum() / free.sum().clamp_min(1.0)
+        return square.sum() / free_of_all if share else 0.0 * square.sum()
 
     def after_step(self) -> None:
         """Move the averaged weights, fast at first."""

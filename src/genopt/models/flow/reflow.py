@@ -47,6 +47,8 @@ class Straight(TabularModule):
         ema: decay of the averaged weights.
     """
 
+    takes_share = True
+
     def __init__(
         self,
         velocity: LatentVelocity,
@@ -71,7 +73,7 @@ class Straight(TabularModule):
             Scalar loss.
         """
         t = stratified_times(UniformTimes(), len(batch[0]), batch[0])
-        return _error(self.network, t, *batch)
+        return self._error(self.network, t, *batch)
 
     def held_out_loss(self, *batch: Tensor) -> Tensor:
         """The same for the averaged weights at fixed times.
@@ -83,8 +85,25 @@ class Straight(TabularModule):
             Scalar loss.
         """
         times = time_grid(UniformTimes(), _VALIDATION_TIMES, batch[0])
-        losses = [_error(self.average, t.expand(len(batch[0])), *batch) for t in times]
+        losses = [self._error(self.average, t.expand(len(batch[0])), *batch) for t in times]
         return torch.stack(losses).mean()
+
+    def _error(
+        self,
+        velocity: LatentVelocity,
+        t: Tensor,
+        start: Tensor,
+        end: Tensor,
+        condition: Tensor,
+        moves: Tensor,
+    ) -> Tensor:
+        """The part of the error that this process's rows make."""
+        moving = moves.sum().clamp_min(1.0)
+        mine, share = self.own_rows(len(start))
+        start, end, t = start[mine], end[mine], t[mine]
+        x = torch.lerp(start, end, t.unsqueeze(-1))
+        error = (velocity(x, t, velocity.embed(condition[mine])) - (end - start)) * moves[mine]
+        return error.square().sum() / moving if share else 0.0 * error.square().sum()
 
     def after_step(self) -> None:
         """Move the averaged weights, fast at first."""
@@ -195,16 +214,3 @@ def straightened(
             progress=options.progress,
         ),
     )
-
-
-def _error(
-    velocity: LatentVelocity,
-    t: Tensor,
-    start: Tensor,
-    end: Tensor,
-    condition: Tensor,
-    moves: Tensor,
-) -> Tensor:
-    x = torch.lerp(start, end, t.unsqueeze(-1))
-    error = (velocity(x, t, velocity.embed(condition)) - (end - start)) * moves
-    return error.square().sum() / moves.sum().clamp_min(1.0)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genopt.errors import UnknownNameError
+from genopt.models.multitask.masses import Split
 
 Losses = Callable[[Tensor], Tensor]
 
@@ -50,6 +51,7 @@ class FixedBalance(nn.Module):
         weights: Tensor,
         names: Sequence[str],
         shared: Sequence[Tensor],
+        split: Split | None = None,
     ) -> Balanced:
         """One scalar for all heads.
 
@@ -59,6 +61,8 @@ class FixedBalance(nn.Module):
             weights: weights (heads,) of the losses, summing to one.
             names: the heads whose losses these are.
             shared: trained parameters of the encoder.
+            split: how the mini-batch is split between processes, whose objectives then add up; None
+                for one process.
 
         Returns:
             What is differentiated, and the losses.
@@ -114,6 +118,7 @@ class UncertaintyBalance(FixedBalance):
         weights: Tensor,
         names: Sequence[str],
         shared: Sequence[Tensor],
+        split: Split | None = None,
     ) -> Balanced:
         """The reweighted loss, and s through its own likelihood.
 
@@ -123,6 +128,8 @@ class UncertaintyBalance(FixedBalance):
             weights: weights (heads,) of the losses, summing to one.
             names: the heads whose losses these are.
             shared: trained parameters of the encoder.
+            split: how the mini-batch is split between processes, whose objectives then add up; None
+                for one process.
 
         Returns:
             What is differentiated (its value is the reweighted loss), and the losses.
@@ -134,9 +141,13 @@ class UncertaintyBalance(FixedBalance):
         precision = (-s).exp()
         share = (weights * precision).detach()
         reweighted = (share * values).sum() / share.sum()
-        noise = 0.5 * (precision * doubled * values.detach() + s + (s / _PRIOR_SPREAD).square())
+        prior = s + (s / _PRIOR_SPREAD).square()
         # a mini-batch without labels of a head has the loss zero and says nothing of its noise
-        likelihood = (weights * torch.where(values.detach() == 0.0, 0.0, noise)).sum()
+        silent = values.detach() == 0.0
+        if split is not None:
+            prior, silent = prior / split.share.count, ~split.known
+        noise = 0.5 * (precision * doubled * values.detach() + prior)
+        likelihood = (weights * torch.where(silent, 0.0, noise)).sum()
         return Balanced(reweighted + likelihood - likelihood.detach(), values.detach())
 
     def for_heads(self, heads: Mapping[str, Any]) -> Self:
@@ -181,6 +192,7 @@ class PCGradBalance(FixedBalance):
         weights: Tensor,
         names: Sequence[str],
         shared: Sequence[Tensor],
+        split: Split | None = None,
     ) -> Balanced:
         """A scalar whose gradient is the sum of the projected ones.
 
@@ -190,12 +202,14 @@ class PCGradBalance(FixedBalance):
             weights: weights (heads,) of the losses, summing to one.
             names: the heads whose losses these are.
             shared: trained parameters of the encoder.
+            split: how the mini-batch is split between processes, whose objectives then add up; None
+                for one process.
 
         Returns:
             What is differentiated (its value means nothing), and the losses.
         """
         if not shared or len(names) == 1:
-            return super().forward(losses, latent, weights, names, shared)
+            return super().forward(losses, latent, weights, names, shared, split)
         here = latent.detach().requires_grad_()
         values = losses(here)
         weighted = weights * values
@@ -205,6 +219,9 @@ class PCGradBalance(FixedBalance):
         )
         gradients = torch.autograd.grad(latent, shared, pull, is_grads_batched=True)
         flat = torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+        if split is not None:
+            # conflicts are those of all rows; each process then gives its part of what is left
+            flat = split.share.total(flat) / split.share.count
         orders = torch.rand(len(names), len(names)).argsort(1).to(flat.device)
         kept = without_conflicts(flat @ flat.mT, orders) @ flat
         # linear in the encoder's parameters, with the wanted gradient; heads keep their own

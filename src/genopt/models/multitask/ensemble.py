@@ -169,7 +169,7 @@ class MultiTaskEnsemble(EnsembleAnswers):
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         """The losses of the heads, and for each member its own, on a batch of validation rows."""
         super().validation_step(batch, batch_idx)
-        own = (self._held_out * self._planned().weights).sum(1)
+        own = (self.share.total(self._held_out) * self._planned().weights).sum(1)
         self._watch.append(len(batch[0]) * own)
 
     def epoch_losses(self) -> Tensor | None:

@@ -25,6 +25,7 @@ from genopt.models.multitask.labels import (
     scaled_labels,
     warn_constant,
 )
+from genopt.models.multitask.masses import LabelMasses, Split
 from genopt.models.multitask.predict import MultiTaskPrediction
 from genopt.models.multitask.task_metrics import label_counts, looks_at, task_scores
 from genopt.models.options import FitOptions
@@ -41,6 +42,7 @@ class _Plan:
     names: tuple[str, ...]
     weights: Tensor
     losses: GroupedLosses
+    masses: LabelMasses
     shared: list[Tensor]
     clipped: list[Tensor]
 
@@ -58,6 +60,7 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
     """The learning half of a `FlexibleMultiTaskModel`, which sets the parts."""
 
     task_weights: dict[str, float]
+    takes_share = True
     latent_scale: Tensor
     fitted: Tensor
     balance: FixedBalance
@@ -123,11 +126,21 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
             *batch: as for `batch_loss`.
 
         Returns:
-            Losses (heads,), in the order of `counted_heads`.
+            Losses (heads,), in the order of `counted_heads`; in a fit by several processes the part
+            of them that this process's rows make.
         """
-        features, targets = batch
+        features, targets, split = self._own_part(*batch)
         encoder: Any = self.encoder
-        return self.task_losses(encoder.network(features), targets, features)
+        losses = self.task_losses(encoder.network(features), targets, features)
+        return losses if split is None else losses * split.part
+
+    def _own_part(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Split | None]:
+        """The rows of this process, and how the mini-batch is split if there are others."""
+        if self.share.count == 1:
+            return features, targets, None
+        rows, _ = self.own_rows(len(targets))
+        split = self._planned().masses.split(targets, self.share)
+        return features[rows], targets[rows], split
 
     def held_out_loss(self, *batch: Tensor) -> Tensor:
         """The mean of the heads' losses under the given weights, whatever the balance.
@@ -156,20 +169,21 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
         return (plan.weights * balanced.losses).sum()
 
     def _objective(self, *batch: Tensor) -> Balanced:
-        features, targets = batch
+        features, targets, split = self._own_part(*batch)
         encoder: Any = self.encoder
         plan = self._planned()
         latent = encoder.network(features)
-        balanced = self.balance(
-            lambda z: plan.losses(z, targets, features),
-            latent,
-            plan.weights,
-            plan.names,
-            plan.shared,
-        )
+
+        def losses(z: Tensor) -> Tensor:
+            of_rows = plan.losses(z, targets, features)
+            return of_rows if split is None else of_rows * split.part
+
+        balanced = self.balance(losses, latent, plan.weights, plan.names, plan.shared, split)
         if self.conservative is None:
             return balanced
         above = self.conservative(encoder.network, self.heads, features, latent)
+        if split is not None:
+            above = above * self.share.weight(len(batch[0]))
         return Balanced(balanced.objective + above, balanced.losses)
 
     def _planned(self) -> _Plan:
@@ -183,6 +197,7 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
             names,
             weights / weights.sum(),
             GroupedLosses(self.heads, self.label_widths, names),
+            LabelMasses(self.heads, self.label_widths, names),
             [p for p in self.encoder.parameters() if p.requires_grad],
             [p for p in self.trained_parameters if all(p is not q for q in own)],
         )
@@ -197,7 +212,7 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
         """The losses of the heads on a batch of validation rows."""
         if self._watched is None:
             self._watched = _Watched()
-        self._watched.losses.append(self.held_out_losses(*batch))
+        self._watched.losses.append(self.share.total(self.held_out_losses(*batch)))
         if len(self._watched.counts) <= batch_idx:
             plan = self._planned()
             counts = label_counts(batch[1], self.label_widths)

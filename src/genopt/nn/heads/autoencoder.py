@@ -84,3 +84,14 @@ class AutoencoderHead(Head):
             Scalar.
         """
         return (self.network(latent) - features).square().mean()
+
+    def mass(self, targets: Tensor) -> Tensor:
+        """What the loss divides by, up to a constant.
+
+        Args:
+            targets: no labels (N, 0).
+
+        Returns:
+            Scalar: the number of rows.
+        """
+        return torch.tensor(float(len(targets)), device=targets.device)

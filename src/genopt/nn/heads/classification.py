@@ -133,3 +133,16 @@ class ClassificationHead(Head):
         entropy = nn.functional.cross_entropy(self.network(latent), codes, reduction="none")
         weight = torch.where(known, self.weights[codes], 0.0)
         return (weight * entropy).sum() / weight.sum().clamp_min(1e-12)
+
+    def mass(self, targets: Tensor) -> Tensor:
+        """What the loss divides by.
+
+        Args:
+            targets: codes (N, 1); NaN where an entry is missing.
+
+        Returns:
+            Scalar: the weights of the known labels, summed.
+        """
+        known = ~torch.isnan(targets[:, 0])
+        codes = torch.where(known, targets[:, 0], 0.0).long()
+        return torch.where(known, self.weights[codes], 0.0).sum()

@@ -228,6 +228,17 @@ class SequenceHead(Head):
         error = self.curve(latent, where) - torch.where(known, values, 0.0)
         return masked_mean(error.square(), known)
 
+    def mass(self, targets: Tensor) -> Tensor:
+        """What the loss divides by.
+
+        Args:
+            targets: what `targets` gave (N, L); NaN where an entry is missing.
+
+        Returns:
+            Scalar: the number of known values.
+        """
+        return (~torch.isnan(self._parts(targets)[1])).sum()
+
     def _parts(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Grids, (N, L) or the head's own (G,), and values (N, L) of labels side by side."""
         if not self.per_row:

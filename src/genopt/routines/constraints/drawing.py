@@ -50,7 +50,7 @@ def constrained_draws(
     n: int,
     *,
     method: str = "auto",
-    tries: int = 200,
+    tries: int = 500,
     objective: Objective | None = None,
 ) -> Constrained:
     """Draws of a model that keep constraints within 1e-8, or are not returned.

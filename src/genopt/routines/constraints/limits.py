@@ -41,7 +41,7 @@ class Limits:
 
     rules: Rules
     method: str = "auto"
-    tries: int = 200
+    tries: int = 500
 
     @classmethod
     def of(
