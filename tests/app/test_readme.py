@@ -1,4 +1,4 @@
-"""The commands and the code of the README and the guide to routines run as written there."""
+"""The commands and the code of the README and of two guides run as written there."""
 
 import functools
 import re
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import genopt
-from genopt.app.compose import compose
+from genopt.app.compose import compose, full_words
 from genopt.app.parts import make
 from genopt.app.setting import Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-PAGES = README + (ROOT / "docs" / "routines.md").read_text()
+PAGES = README + "".join((ROOT / "docs" / f"{n}.md").read_text() for n in ("routines", "sweeps"))
 COMMANDS = [
     shlex.split(line.split("  #")[0])[1:]
     for block in re.findall(r"```bash\n(.*?)```", PAGES, re.S)
@@ -35,7 +35,9 @@ def test_every_command_asks_for_something_possible(arguments, tmp_path, monkeypa
     if "--help" in arguments or arguments[0] == "diagnose":
         return
     # of a sweep, the first choice of each key
-    first = [re.sub(r"^([\w.]+=[^,{\[]+),.*", r"\1", a) for a in arguments if a != "-m"]
+    words = [a for a in full_words(arguments) if not a.startswith("-")]
+    words = [re.sub(r"^([\w.]+)=range\((\d+),.*", r"\1=\2", a) for a in words]
+    first = [re.sub(r"^([\w.]+=[^,{\[]+),.*", r"\1", a) for a in words]
     config = compose(first)
     setting = Setting.of(config)
     model = make(config.model, "model")(
