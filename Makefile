@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/installed-from-constraints
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: study test lint types unit bench clean
+.PHONY: study test lint types unit slurm bench clean
 
 study: $(INSTALLED)
 	$(BIN)/genopt -m experiment=photostability model=mixture,multitask,flow
@@ -30,6 +30,10 @@ types: $(INSTALLED)
 
 unit: $(INSTALLED)
 	$(BIN)/pytest -n 2
+
+# on a cluster of one node, where this machine lets one start; says so where it does not
+slurm: $(INSTALLED)
+	scripts/test_slurm.sh $(BIN)/python
 
 bench: $(INSTALLED)
 	$(BIN)/python scripts/bench_core.py

@@ -59,6 +59,7 @@ $mark
 AuthType=auth/munge
 DbdHost=localhost
 DbdAddr=127.0.0.1
+CommunicationParameters=NoInAddrAny
 SlurmUser=root
 LogFile=$folder/log/slurmdbd.log
 PidFile=$folder/slurmdbd.pid
@@ -136,6 +137,8 @@ up() {
     sinfo
     return
   fi
+  getent hosts "$host" >/dev/null ||
+    stop_with "this machine's own name does not resolve: add '127.0.0.1 $host' to /etc/hosts"
   mkdir -p "$folder"/{state,spool,log,db}
   chmod 755 "$folder"
   install_packages

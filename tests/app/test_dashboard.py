@@ -692,6 +692,9 @@ def test_the_live_page_follows_the_sweep(served, chromium):
     study(root / "b", "seed=1", loss=2.0)
     view.wait_for_function("document.querySelectorAll('tbody tr[data-id]').length === 2")
     assert view.input_value('[data-filter="study"]') == "!nothing"
+    # whoever types goes on typing
+    view.keyboard.type("x")
+    assert view.input_value('[data-filter="study"]') == "!nothingx"
     view.click("tbody tr[data-id] >> nth=1")
     view.wait_for_function("document.querySelector('#study img')?.naturalWidth === 12")
     tab(view, "curves")

@@ -518,7 +518,7 @@ def test_the_wheel_holds_the_plugins():
 @pytest.mark.e2e
 def test_studies_side_by_side_with_one_that_fails(tmp_path):
     words = ["launcher=joblib", "launcher.n_jobs=2", "launcher.check=composition", "seed=0,1"]
-    words += ["problem=plug_flow", "model=mixture", "model.max_components=2", "data.rows=60,0"]
+    words += ["problem=plug_flow", "model=mixture", "model.max_components=2", "data.rows=60,3"]
     run = subprocess.run(
         [sys.executable, "-m", "genopt.app.main", *words, "figures=false", "hydra.sweep.dir=sweep"],
         cwd=tmp_path,
@@ -527,7 +527,7 @@ def test_studies_side_by_side_with_one_that_fails(tmp_path):
         check=False,
     )
     assert run.returncode == 1
-    assert "job 3 (seed=1 data.rows=0) failed: data.rows must be at least 1" in run.stderr
+    assert "job 3 (seed=1 data.rows=3) failed: " in run.stderr
     assert "2 of 4 jobs did not finish" in run.stderr
     states = read_jobs(tmp_path / "sweep").states()
     assert sorted(states.values()) == ["failed", "failed", "finished", "finished"]

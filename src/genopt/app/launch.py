@@ -316,9 +316,11 @@ class SweepEnd(Callback):
             config: the sweep's configuration.
             **kwargs: whatever else Hydra passes.
         """
-        if not waits(config):
+        root = Path(str(config.hydra.sweep.dir))
+        # a search goes on past trials that fail or are pruned, and has said so itself
+        if not waits(config) or (root / "search.json").exists():
             return
-        message = unfinished(Path(str(config.hydra.sweep.dir)))
+        message = unfinished(root)
         if message:
             sys.exit(f"genopt: {message}")
 

@@ -123,6 +123,7 @@ def _check_settings(job: Job, ranks: int) -> None:
     """Find what is wrong with a job without building anything."""
     from genopt.app.compose import used_parts
     from genopt.app.distributed import check_strategy
+    from genopt.app.early import check_early
 
     used = used_parts(job.config, list(job.overrides))
     with open_dict(used):
@@ -130,6 +131,7 @@ def _check_settings(job: Job, ranks: int) -> None:
     OmegaConf.to_container(used, resolve=True)
     if ranks == 1:
         check_strategy(used, multirun=True)
+    check_early(used)
 
 
 def studies_wrong(jobs: Sequence[Job]) -> dict[int, str]:

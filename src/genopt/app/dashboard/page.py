@@ -20,7 +20,7 @@ from genopt.errors import GenoptError
 from genopt.files import write_whole
 
 PAGE, TABLE = "report.html", "studies.parquet"
-_SCRIPTS = ("base.js", "filters.js", "table.js", "settings.js", "plots.js", "study.js", "main.js")
+_SCRIPTS = ("base", "filters", "table", "settings", "drawing", "plots", "study", "main")
 _PLOTLY = "plotly_source"
 
 
@@ -85,7 +85,8 @@ def html(data: dict[str, Any], blocks: Sequence[str] = ()) -> str:
 
 def scripts() -> str:
     """The page's own code, one function around all files, so that nothing of it is global."""
-    return "(() => {\n'use strict';\n" + "\n".join(map(_static, _SCRIPTS)) + "\n})();"
+    parts = "\n".join(_static(f"{name}.js") for name in _SCRIPTS)
+    return f"(() => {{\n'use strict';\n{parts}\n}})();"
 
 
 def script_of(name: str, data: Any) -> str:

@@ -56,7 +56,8 @@ function answer(root) {
   const states = column("state").values;
   const ended = rows.filter((i) => states[i] === "finished").length;
   if (!metric || !ended) {
-    const said = rows.length ? "No study has finished so far." : "No study passes the filters.";
+    const none = filtered() ? "None of the studies that pass the filters has finished." : "No study has finished so far.";
+    const said = rows.length ? none : "No study passes the filters.";
     root.replaceChildren(el("p", {}, said));
     return;
   }

@@ -92,7 +92,7 @@ async function showStudy(id, from, focus = true) {
     el("header", {}, el("h2", {}, column("study").values[i]), chip(state), close),
     el("div", { class: "inside" },
       [
-        data.errors[i] ? part("Why it failed", el("pre", { class: "log" }, data.errors[i])) : null,
+        data.errors[i] ? part("Why it failed", el("pre", { class: "log wrap" }, data.errors[i])) : null,
         said.verdict ? part("Verdict", el("p", {}, said.verdict)) : null,
         keys.length ? part("Setting", facts(keys)) : null,
         said.command ? part("Repeat it", copied(said.command)) : null,
@@ -106,6 +106,8 @@ async function showStudy(id, from, focus = true) {
       ].filter(Boolean)),
   );
   drawer.hidden = false;
+  // the last words matter most
+  for (const log of drawer.querySelectorAll("section > .log")) log.scrollTop = log.scrollHeight;
   drawer.dataset.study = id;
   if (focus) close.focus({ preventScroll: true });
 }

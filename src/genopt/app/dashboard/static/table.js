@@ -157,6 +157,9 @@ function tableView(root) {
   function draw() {
     const columns = shownColumns();
     const [left, top] = [scroll.scrollLeft, scroll.scrollTop];
+    // new data come while somebody types or reads: the place is kept
+    const { filter, id } = scroll.contains(document.activeElement) ? document.activeElement.dataset : {};
+    const typed = filter ? document.activeElement.selectionStart : 0;
     const widths = columns.map((col) => el("col", { style: `width:${width(col)}ch` }));
     body = el("tbody", {
       onclick: (event) => open(event.target.closest("tr")),
@@ -174,6 +177,11 @@ function tableView(root) {
     scroll.replaceChildren(table);
     rows();
     scroll.scrollTo(left, top);
+    if (filter) {
+      const field = scroll.querySelector(`[data-filter="${CSS.escape(filter)}"]`);
+      field?.focus({ preventScroll: true });
+      field?.setSelectionRange(typed, typed);
+    } else if (id) scroll.querySelector(`[data-id="${id}"]`)?.focus({ preventScroll: true });
   }
 
   function open(row) {
