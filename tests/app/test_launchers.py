@@ -1,6 +1,7 @@
 """Launchers: what is checked before the first job, where jobs run, what a dead one leaves."""
 
 import json
+import multiprocessing
 import os
 import pickle
 import signal
@@ -532,3 +533,20 @@ def test_studies_side_by_side_with_one_that_fails(tmp_path):
     states = read_jobs(tmp_path / "sweep").states()
     assert sorted(states.values()) == ["failed", "failed", "finished", "finished"]
     assert "best distinct designs" in run.stdout
+
+
+def test_the_status_of_a_process_is_read_by_one_thread_at_a_time():
+    # starting a process polls the others, so reading a status elsewhere meanwhile would lose it
+    receive, send = multiprocessing.Pipe(duplex=False)
+    held = []
+
+    class Ended:
+        sentinel = receive
+
+        def join(self):
+            held.append(launch_local._REAPING.locked())
+
+    send.close()
+    launch_local._join(Ended())
+    assert held == [True]
+    assert not launch_local._REAPING.locked()

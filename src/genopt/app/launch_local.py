@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from genopt.app.launch import CheckedLauncher
 
 _CONTEXT = get_context("forkserver")
+# held while a process is started or its status is read
+_REAPING = threading.Lock()
 _IMPORTS = "genopt.app.launch_imports"
 _ON_GPU = ("gpu", "cuda")
 
@@ -168,14 +170,15 @@ def where_torch_is(function: Callable[..., Any], *arguments: Any) -> Any:
     receive, send = _CONTEXT.Pipe(duplex=False)
     content = _pickled((function, arguments, Singleton.get_state()))
     process = _CONTEXT.Process(target=_called_process, args=(content, send))
-    process.start()
+    with _REAPING:
+        process.start()
     send.close()
     try:
         result, error = _unpickled(receive.recv_bytes())
     except (EOFError, ConnectionError):
         raise GenoptError(f"the process for {function.__name__} died") from None
     finally:
-        process.join()
+        _join(process)
         process.close()
         receive.close()
     if error is not None:
@@ -188,23 +191,37 @@ def _in_own_process(job: Job, common: bytes, device: str | None, alive: set[Any]
     """Run a job in a new process and wait for it."""
     receive, send = _CONTEXT.Pipe(duplex=False)
     process = _CONTEXT.Process(target=_job_process, args=(_pickled(job), common, device, send))
-    process.start()
+    with _REAPING:
+        process.start()
     alive.add(process)
     # this end must not stay open, or a killed job would never be noticed
     send.close()
+    outcome: Outcome | None = None
     try:
-        outcome: Outcome = _unpickled(receive.recv_bytes())
-        outcome.cfg = job.config
+        outcome = _unpickled(receive.recv_bytes())
     except (EOFError, ConnectionError):
-        outcome = failed(job, GenoptError(""))
+        outcome = None
     finally:
-        process.join()
+        _join(process)
         alive.discard(process)
         receive.close()
-    if process.exitcode:
-        outcome = failed(job, GenoptError(_how_it_ended(process.exitcode, job.log)))
+    if outcome is None or process.exitcode:
+        outcome = failed(job, GenoptError(_how_it_ended(process.exitcode or 0, job.log)))
+    else:
+        outcome.cfg = job.config
     process.close()
     return outcome
+
+
+def _join(process: Any) -> None:
+    """Wait for a process and take its status, which can be read once only.
+
+    Starting a process looks at all others too: two threads that do so at once would both read a
+    status, and one of them would find none.
+    """
+    connection.wait([process.sentinel])
+    with _REAPING:
+        process.join()
 
 
 def _job_process(own: bytes, common: bytes, device: str | None, send: Any) -> None:

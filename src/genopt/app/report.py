@@ -100,10 +100,12 @@ class SweepReport(Callback):
             **kwargs: whatever else Hydra passes.
         """
         from genopt.app.dashboard.gather import gather_studies
+        from genopt.app.launch_local import where_torch_is
 
         root = Path(config.hydra.sweep.dir)
         if root.is_dir() and any(s.state == FINISHED for s in gather_studies([root])):
-            report(root)
+            # the jobs' own processes were forked from one that has torch: no need to import it here
+            where_torch_is(report, root)
 
 
 def main() -> None:
