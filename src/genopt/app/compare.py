@@ -227,7 +227,10 @@ def _settings(folder: Path) -> dict[str, Any]:
 
     path = folder / "config.yaml"
     config: Any = OmegaConf.to_container(OmegaConf.load(path)) if path.exists() else {}
-    return dict(_flat({key: value for key, value in config.items() if key != "paths"}))
+    own = str((config.get("paths") or {}).get("study") or folder.resolve())
+    kept = _flat({key: value for key, value in config.items() if key != "paths"})
+    # where a study lies is no setting, also not where its trackers write
+    return {key: value for key, value in kept if value != own}
 
 
 def _numbers(folder: Path) -> dict[str, Any]:
