@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 
@@ -103,3 +104,13 @@ def test_the_help_lists_what_can_be_chosen_and_the_settings_of_the_choice(tmp_pa
     assert "max_components: 20" in text
     with pytest.raises(GenoptError, match="is no folder"):
         help_text(["--config-dir=nowhere"])
+
+
+def test_the_command_leaves_the_environment_as_it_was(monkeypatch, capsys):
+    from genopt.app.main import main
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["genopt", "--help"])
+    main()
+    assert "genopt problem=" in capsys.readouterr().out
+    assert "HYDRA_FULL_ERROR" not in os.environ

@@ -74,8 +74,20 @@ def task(config: DictConfig) -> float | None:
 
 def main() -> None:
     """Entry point of the command line."""
+    before = os.environ.get(_TRACEBACK)
     # without this Hydra prints its own report of an error and exits before ours can
     os.environ[_TRACEBACK] = "1"
+    try:
+        _main()
+    finally:
+        # whoever called from Python goes on, and other commands that it starts speak plainly too
+        if before is None:
+            del os.environ[_TRACEBACK]
+        else:
+            os.environ[_TRACEBACK] = before
+
+
+def _main() -> None:
     given = full_words(sys.argv[1:])
     if given[:1] == [DIAGNOSE]:
         from genopt.app.diagnose import diagnose_command
