@@ -114,7 +114,8 @@ def test_an_array_loses_a_job_requeues_one_and_goes_on(tmp_path, environment):
         subprocess.run(["scancel", "--signal=USR2", requeued["slurm"]], check=True)
         until(lambda: "PENDING" in asked("squeue", "-h", "-r", "-j", requeued["slurm"], "-o", "%T"),
               "the queue")  # fmt: skip
-        # Slurm would hold it for two minutes
+        # Slurm would hold it for two minutes; a node refuses a job that it ended in the same second
+        time.sleep(3)
         subprocess.run(
             ["scontrol", "update", f"jobid={requeued['slurm']}", "starttime=now"], check=True
         )

@@ -202,14 +202,13 @@ def _run(given: argparse.Namespace) -> None:
     root = given.out / whole.name
     seeds = given.seeds or whole.seeds
     errors: dict[tuple[str, str], str] = {}
-    load = os.getloadavg()[0]
     if not given.table:
         with _one_thread():
             errors = run_suite(chosen, root, seeds, given.jobs)
     from genopt.app.bench_page import page
 
     # a page of the whole suite, whatever part of it was run now
-    text = page(whole if given.write else chosen, root, seeds, load)
+    text = page(whole if given.write else chosen, root, seeds)
     sys.stdout.write(f"{text}\n")
     if given.write:
         given.write.parent.mkdir(parents=True, exist_ok=True)

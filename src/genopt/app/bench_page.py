@@ -57,14 +57,13 @@ class Row:
     seeds: int
 
 
-def page(suite: Suite, root: Path, seeds: int, load: float) -> str:
+def page(suite: Suite, root: Path, seeds: int) -> str:
     """The whole page.
 
     Args:
         suite: the suite.
         root: the folder of its studies.
         seeds: how many seeds are looked at.
-        load: the machine's load before the run.
 
     Returns:
         Markdown.
@@ -72,7 +71,7 @@ def page(suite: Suite, root: Path, seeds: int, load: float) -> str:
     parts = [
         f"# {suite.title}\n",
         f"Written by `genopt-bench {suite.name} --write`; {os.cpu_count()} cores "
-        f"({platform.machine()}), load average at the start of the last run {load:.1f}. Medians "
+        f"({platform.machine()}). Medians "
         f"over the seeds, of all designs that a way returns, not of their mean. *Asked* is the "
         "largest value, or the smallest where it says so; bold: as good as asked. *Simulator "
         "calls* count the rows that were learnt from and what the routine simulated; checking the "
