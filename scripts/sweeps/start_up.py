@@ -37,7 +37,7 @@ def section() -> str:
     """Markdown: CPU seconds of processes, beside the imports that they cannot do without."""
     hydra, torch = _spent(["-c", _HYDRA]), _spent(["-c", _TORCH])
     lines = [
-        "### Starting",
+        "## Starting",
         "",
         f"CPU seconds of a process, medians of {_REPEATS}. `import hydra` takes {hydra:.2f} s, "
         f"`import torch, pytorch_lightning` {torch:.2f} s.",
