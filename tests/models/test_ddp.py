@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -328,6 +329,8 @@ class Diary(Callback):
             raise ValueError("out of luck")
 
     def on_train_end(self, trainer, pl_module):
+        # a fit is over when it is over in all processes, however late one is
+        time.sleep(trainer.global_rank)
         state = {k: v.double().tolist() for k, v in pl_module.state_dict().items()}
         seen = {
             "state": state,

@@ -34,6 +34,7 @@ def serve(host: str, port: int, rank: int, count: int) -> None:
     from torch import distributed
 
     from genopt.models.share import Share
+    from genopt.models.strategy import wait_for_all
     from genopt.models.team import FIT, FOREVER, join, new_store, placed
 
     try:
@@ -64,6 +65,7 @@ def serve(host: str, port: int, rank: int, count: int) -> None:
                 # what stops the first process as well, which says it
                 logger.info("the fit ended: %s", error)
             del box, job
+            wait_for_all()
     finally:
         distributed.destroy_process_group()
 

@@ -19,6 +19,12 @@ from pytorch_lightning.strategies import DDPStrategy
 from genopt.models.share import Share
 
 
+def wait_for_all() -> None:
+    """Go on when every process of the group is here."""
+    # a sum of nothing works for every backend
+    torch.distributed.all_reduce(torch.zeros(()))
+
+
 class Ranks(ClusterEnvironment):
     """Tells the trainer which process this is; who started the processes is no matter of its own.
 
@@ -113,5 +119,4 @@ class SharedWork(DDPStrategy):
             *args: a name, not used.
             **kwargs: not used.
         """
-        # a sum of nothing works for every backend
-        torch.distributed.all_reduce(torch.zeros(()))
+        wait_for_all()

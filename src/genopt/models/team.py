@@ -30,7 +30,7 @@ from genopt.errors import GenoptError
 from genopt.models.job import FitJob
 from genopt.models.processes import Place, Tasks, count_of, gpus_of, tasks_of_slurm
 from genopt.models.share import Share
-from genopt.models.strategy import SharedWork
+from genopt.models.strategy import SharedWork, wait_for_all
 
 FIT, END = "fit", "end"
 _WAIT = timedelta(minutes=10)
@@ -156,7 +156,10 @@ class Team:
             self._store.set(f"job/{self._jobs}", FIT)
             self._jobs += 1
             distributed.broadcast_object_list([payload], src=0)
-            return job.run(self.share, **placed(self.share, self.gpus))
+            trainer = job.run(self.share, **placed(self.share, self.gpus))
+            # the others may still be in their last callbacks
+            wait_for_all()
+            return trainer
         except BaseException as error:
             lost = self._lost(_PATIENCE) if _is_of_a_connection(error) else None
             self._stop()
