@@ -24,27 +24,27 @@ from genopt.routines.active import active
 from genopt.routines.hypervolume import score_front, true_front
 from genopt.routines.pareto import pareto
 
-# problem, its options, first rows, rows of a round, rounds: as few calls as the front needs
+# problem, its options, encoder, first rows, rows of a round, rounds: as few calls as it needs
 CASES = (
-    ("bnh", {}, 100, 100, 2),
-    ("osy", {}, 500, 250, 8),
-    ("zdt1", {"n_var": 30}, 300, 100, 4),
-    ("zdt2", {"n_var": 30}, 300, 100, 8),
-    ("zdt3", {"n_var": 30}, 300, 200, 11),
+    ("bnh", {}, "mlp", 100, 100, 2),
+    ("osy", {}, "mlp", 500, 250, 8),
+    ("zdt1", {"n_var": 30}, "mlp", 300, 100, 4),
+    ("zdt2", {"n_var": 30}, "mlp", 300, 100, 8),
+    ("zdt3", {"n_var": 30}, "periodic", 300, 200, 11),
 )
 EPOCHS, POLISH = 60, 100
 ENOUGH = 0.99
 
 
 def rounds(
-    problem: Any, goal: Goal, truth: Any, first: int, batch: int, most: int, seed: int
+    problem: Any, goal: Goal, truth: Any, encoder: str, first: int, batch: int, most: int, seed: int
 ) -> tuple[int, float]:
     """Calls and share of the true front's hypervolume, when it is reached or the rounds end."""
 
     def train(rows: Table) -> MultiTaskEnsemble:
         model = MultiTaskEnsemble(
             problem.x_space.dim, x_space=problem.x_space, y_space=problem.y_space, seed=seed,
-            epochs=EPOCHS,
+            epochs=EPOCHS, encoder=encoder,
         )  # fmt: skip
         options = FitOptions(seed=seed, callbacks=[Polish(steps=POLISH)])
         model.fit_table(rows.with_split(0.1, 0.0, seed), options)
@@ -92,28 +92,28 @@ def nsga2(problem: Any, goal: Goal, truth: Any, calls: int, seed: int) -> float:
 def section(seeds: int = 5, cases: Any = CASES, say: Callable[[str], None] = lambda _: None) -> str:
     """One line a problem, medians over the seeds."""
     lines = [
-        "| problem | variables | first rows | calls | our share | worst seed | CPU s | NSGA-II, as "
-        "many calls | NSGA-II, 2,500 calls |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| problem | variables | encoder | first rows | calls | our share | worst seed | CPU s | "
+        "NSGA-II, as many calls | NSGA-II, 2,500 calls |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, options, first, batch, most in cases:
+    for name, options, encoder, first, batch, most in cases:
         problem = PymooProblem(name, options)
         goal = Goal(problem.default_goal, problem.x_space, problem.y_space)
         truth = true_front(problem, goal, 2000)
         ours, same, full, seconds = [], [], [], []
         for seed in range(seeds):
             started = time.process_time()
-            ours.append(rounds(problem, goal, truth, first, batch, most, seed))
+            ours.append(rounds(problem, goal, truth, encoder, first, batch, most, seed))
             seconds.append(time.process_time() - started)
             same.append(nsga2(problem, goal, truth, ours[-1][0], seed))
             full.append(nsga2(problem, goal, truth, 2500, seed))
             say(f"{name} {seed} {ours[-1]} {seconds[-1]:.0f} s {same[-1]:.4f} {full[-1]:.4f}")
         calls, shares = zip(*ours, strict=True)
         lines.append(
-            f"| {name} | {problem.x_space.dim} | {first} | {statistics.median(calls):.0f} | "
-            f"{statistics.median(shares):.4f} | {min(shares):.4f} | "
-            f"{statistics.median(seconds):.0f} | {statistics.median(same):.4f} | "
-            f"{statistics.median(full):.4f} |"
+            f"| {name} | {problem.x_space.dim} | {encoder} | {first} | "
+            f"{statistics.median(calls):.0f} | {statistics.median(shares):.4f} | "
+            f"{min(shares):.4f} | {statistics.median(seconds):.0f} | "
+            f"{statistics.median(same):.4f} | {statistics.median(full):.4f} |"
         )
     return "\n".join(
         [

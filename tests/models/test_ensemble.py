@@ -28,6 +28,7 @@ SMALL = {"kind": "mlp", "hidden_dims": [16], "latent_dim": 8}
 ENCODERS = [
     SMALL,
     {"kind": "residual", "width": 16, "n_blocks": 2, "latent_dim": 8},
+    {"kind": "periodic", "hidden_dims": [16], "latent_dim": 8},
     {"kind": "transformer", "latent_dim": 8},
 ]
 

@@ -13,6 +13,7 @@ from genopt.nn.scalers import InputScaler
 ENCODERS = {
     "mlp": "genopt.nn.encoders.MLPEncoder",
     "residual": "genopt.nn.encoders.ResidualEncoder",
+    "periodic": "genopt.nn.periodic.PeriodicEncoder",
     "transformer": "genopt.nn.transformer.TransformerEncoder",
 }
 

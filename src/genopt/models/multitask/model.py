@@ -45,8 +45,8 @@ class FlexibleMultiTaskModel(ManagedHeads):
             ``"ordinal"``, ``"count"``, ``"sequence"``, ``"autoencoder"`` or a mapping with ``kind``
             (or ``_target_``) and options; or a list of mappings with ``name`` and ``kind``. With
             ``y_space`` also ``"auto"`` and ``"auto_autoencoder"``.
-        encoder: ``"mlp"``, ``"residual"``, ``"transformer"`` or a mapping with ``kind`` (or
-            ``_target_``) and options.
+        encoder: ``"mlp"``, ``"residual"``, ``"periodic"``, ``"transformer"`` or a mapping with
+            ``kind`` (or ``_target_``) and options.
         x_space: the Space of x: class columns become one-hot, bounds guard searches.
         y_space: the Space of y; heads are named after its columns.
         task_weights: weight of each head's loss; 1 where not given.
