@@ -30,7 +30,7 @@ CASES = (
     ("osy", {}, "mlp", 500, 250, 8),
     ("zdt1", {"n_var": 30}, "mlp", 300, 100, 4),
     ("zdt2", {"n_var": 30}, "mlp", 300, 100, 8),
-    ("zdt3", {"n_var": 30}, "periodic", 300, 200, 11),
+    ("zdt3", {"n_var": 30}, "periodic", 800, 200, 8),
 )
 EPOCHS, POLISH = 60, 100
 ENOUGH = 0.99
