@@ -24,6 +24,7 @@ SECTIONS = (
     "arm",
     "few_calls",
     "batching",
+    "abstain",
 )
 TITLE = """# The flow engine, measured
 
