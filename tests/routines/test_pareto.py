@@ -19,7 +19,13 @@ from genopt.goal import Goal
 from genopt.problems import Problem, Zdt1
 from genopt.routines import nondominated as filters
 from genopt.routines.hypervolume import hypervolume, reference_point, score_front, true_front
-from genopt.routines.nondominated import Objectives, beaten, nondominated, spread_out
+from genopt.routines.nondominated import (
+    Objectives,
+    beaten,
+    nondominated,
+    spread_out,
+    worthwhile,
+)
 from genopt.routines.pareto import check_pareto, pareto
 from genopt.routines.pareto_search import Limits, directions
 from genopt.space import Space, Variable
@@ -97,6 +103,34 @@ def test_equal_points_do_not_beat_one_another_but_add_nothing():
     twice = torch.tensor([[1.0, 2.0], [1.0, 2.0]])
     assert nondominated(twice).all()
     assert beaten(twice, twice[:1]).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(points, st.integers(0, 1000))
+def test_trade_offs_of_what_is_worthwhile_are_bounded(rows, seed):
+    values = torch.tensor(rows, dtype=torch.float64).reshape(-1, 3)
+    noise = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed))
+    values = values + 1e-3 * noise.double()
+    kept = worthwhile(values)
+    assert kept.any() or not len(values)
+    left = values[kept]
+    if len(left) < 2:
+        return
+    scaled = left / (left.amax(0) - left.amin(0))
+    gain = scaled[:, None] - scaled[None]
+    most, loss = gain.amax(-1), (-gain).amax(-1)
+    assert not bool(((most > 0) & (100.0 * loss < most)).any())
+
+
+def test_a_face_that_is_a_hair_better_is_no_front():
+    generator = torch.Generator().manual_seed(0)
+    f1 = torch.linspace(0.0, 1.0, 101, dtype=torch.float64)
+    front = torch.stack([f1, 1.0 - f1.sqrt()], -1)
+    face = torch.stack([torch.zeros(50), 1.1 + 4.0 * torch.rand(50, generator=generator)], -1)
+    face[:, 0] -= 1e-4 * face[:, 1]
+    both = torch.cat([front, face.double()])
+    assert int(nondominated(both).sum()) == 151
+    assert worthwhile(both).tolist() == 101 * [True] + 50 * [False]
 
 
 def test_hypervolume_of_two_boxes_by_inclusion_and_exclusion():

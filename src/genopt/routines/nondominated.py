@@ -12,6 +12,7 @@ from genopt.goal import Goal
 from genopt.terms import DIRECTIONS
 
 _BLOCK = 2048
+_MOST_TRADED = 100.0
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,41 @@ def beaten(values: Tensor, by: Tensor) -> Tensor:
     for part in values.split(_BLOCK):
         found.append((by[None] <= part[:, None]).all(-1).any(1))
     return torch.cat(found)
+
+
+def worthwhile(values: Tensor) -> Tensor:
+    """Points of a front with bounded trade-offs (Geoffrion 1968, doi 10.1016/0022-247X(68)90201-1).
+
+    On the edge of a box the small errors of a model make whole faces seem a front: a hair better in
+    one objective and far worse in another. A point gives way to one that loses less than a
+    hundredth of what it gains, in widths of what is left of the front.
+
+    Args:
+        values: claimed objectives, to be made small (N, M).
+
+    Returns:
+        bool (N,); at least one point stays.
+
+    Example:
+        >>> worthwhile(torch.tensor([[0.0, 9.0], [0.001, 1.0], [0.5, 0.5], [1.0, 0.0]])).tolist()
+        [False, True, True, True]
+    """
+    kept = torch.ones(len(values), dtype=torch.bool)
+    while True:
+        left = values[kept]
+        if len(left) < 2:
+            return kept
+        width = (left.amax(0) - left.amin(0)).clamp_min(1e-300)
+        scaled = left / width
+        stays = []
+        for part in scaled.split(_BLOCK):
+            gain = part[:, None] - scaled[None]
+            most, loss = gain.amax(-1), (-gain).amax(-1)
+            stays.append(~((most > 0) & (_MOST_TRADED * loss < most)).any(1))
+        good = torch.cat(stays)
+        if bool(good.all()):
+            return kept
+        kept[kept.clone()] = good
 
 
 def spread_out(values: Tensor, n: int, taken: Tensor | None = None) -> Tensor:

@@ -25,7 +25,13 @@ from genopt.problems.simulator import Simulator
 from genopt.protocols import ConditionalModel, ForwardModel
 from genopt.routines.abstain import some_goals
 from genopt.routines.hypervolume import require_moocore, score_front, true_front
-from genopt.routines.nondominated import Objectives, beaten, nondominated, spread_out
+from genopt.routines.nondominated import (
+    Objectives,
+    beaten,
+    nondominated,
+    spread_out,
+    worthwhile,
+)
 from genopt.routines.pareto_draws import conditioned
 from genopt.routines.pareto_search import Found, Limits, scalarise, span
 from genopt.routines.sample import check_request
@@ -135,6 +141,7 @@ def pareto(
             pools = [found]
         # rows with other values of held columns set no standard
         kept = rows.but(one.satisfied(rows.y) & _held(one, rows.x))
+        pools = [pool.but(worthwhile(pool.values)) for pool in pools]
         best = _chosen(pools, kept, n, seed)
         fronts.append(_candidates(one, best, forward, n))
     joined = _joined(goal, fronts)
