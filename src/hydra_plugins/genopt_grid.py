@@ -7,7 +7,7 @@ from itertools import chain
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-from genopt.app.launch import CheckedLauncher
+from genopt.app.launch.shared import CheckedLauncher
 
 
 class GridSweeper(BasicSweeper):

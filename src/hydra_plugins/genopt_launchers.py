@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from genopt.app.launch import CheckedLauncher, Job, Outcome
+from genopt.app.launch.shared import CheckedLauncher, Job, Outcome
 
 
 class BasicLauncher(CheckedLauncher):
@@ -28,7 +28,7 @@ class BasicLauncher(CheckedLauncher):
         Returns:
             Reasons by number of the job; empty where all can be built.
         """
-        from genopt.app.launch_check import studies_wrong
+        from genopt.app.launch.check import studies_wrong
 
         return studies_wrong(jobs)
 
@@ -41,7 +41,7 @@ class BasicLauncher(CheckedLauncher):
         Returns:
             How each ended, in the order of the jobs.
         """
-        from genopt.app.launch_job import run_one
+        from genopt.app.launch.job import run_one
 
         return [self.ended(job, run_one(job, self.context, self.task)) for job in jobs]
 
@@ -61,7 +61,7 @@ class JoblibLauncher(CheckedLauncher):
 
     def prepare(self) -> None:
         """Begin to import what the jobs need."""
-        from genopt.app.launch_local import warm_up
+        from genopt.app.launch.local import warm_up
 
         warm_up()
 
@@ -74,7 +74,7 @@ class JoblibLauncher(CheckedLauncher):
         Returns:
             How each ended, in the order of the jobs.
         """
-        from genopt.app.launch_local import run_side_by_side
+        from genopt.app.launch.local import run_side_by_side
 
         return run_side_by_side(self, jobs, self.n_jobs)
 
@@ -85,7 +85,7 @@ class SubmititLauncher(CheckedLauncher):
     Args:
         cluster: ``local`` or ``slurm``.
         check: how far jobs are checked before the first one starts.
-        **options: see `genopt.app.schema_launch`.
+        **options: see `genopt.app.schema.launch`.
     """
 
     def __init__(self, cluster: str, check: str, **options: Any) -> None:
@@ -99,7 +99,7 @@ class SubmititLauncher(CheckedLauncher):
 
     def require(self) -> None:
         """Refuse to begin without what the launcher needs."""
-        from genopt.app.launch_submitit import check_cluster
+        from genopt.app.launch.submitit_jobs import check_cluster
 
         check_cluster(self.cluster)
 
@@ -113,10 +113,10 @@ class SubmititLauncher(CheckedLauncher):
             How each ended, in the order of the jobs.
         """
         if self.cluster == "local":
-            from genopt.app.launch_submitit import run_here
+            from genopt.app.launch.submitit_jobs import run_here
 
             return run_here(self, jobs, self.options)
-        from genopt.app.launch_slurm import run_on_slurm
+        from genopt.app.launch.slurm import run_on_slurm
 
         return run_on_slurm(self, jobs, self.options)
 
@@ -126,7 +126,7 @@ class RayLauncher(CheckedLauncher):
 
     Args:
         check: how far jobs are checked before the first one starts.
-        **options: see `genopt.app.schema_launch`.
+        **options: see `genopt.app.schema.launch`.
     """
 
     def __init__(self, check: str, **options: Any) -> None:
@@ -135,7 +135,7 @@ class RayLauncher(CheckedLauncher):
 
     def require(self) -> None:
         """Refuse to begin without what the launcher needs."""
-        from genopt.app.launch_ray import check_ray
+        from genopt.app.launch.ray_jobs import check_ray
 
         check_ray()
 
@@ -148,6 +148,6 @@ class RayLauncher(CheckedLauncher):
         Returns:
             How each ended, in the order of the jobs.
         """
-        from genopt.app.launch_ray import run_on_ray
+        from genopt.app.launch.ray_jobs import run_on_ray
 
         return run_on_ray(self, jobs, self.options)

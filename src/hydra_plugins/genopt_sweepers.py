@@ -1,4 +1,4 @@
-"""Hydra's door to `genopt.app.search`: Hydra takes sweepers from this package only.
+"""Hydra's door to `genopt.app.search.run`: Hydra takes sweepers from this package only.
 
 Every start of the command line imports this file, so it imports nothing of weight.
 """
@@ -82,9 +82,9 @@ class SearchSweeper(Sweeper):
             arguments: overrides of the command line.
 
         Returns:
-            What was found, a `genopt.app.search_report.SearchReport`.
+            What was found, a `genopt.app.search.report.SearchReport`.
         """
-        from genopt.app.search import Search, SearchOptions
+        from genopt.app.search.run import Search, SearchOptions
 
         search = Search(
             self.given,

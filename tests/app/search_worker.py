@@ -13,8 +13,8 @@ from hydra.types import RunMode
 
 from genopt.app.compose import CONFIG_NAME, conf_folder, prepare
 from genopt.app.folder import StudyFolder
-from genopt.app.search import Search, SearchOptions
-from genopt.app.search_report import SearchReport, params_of
+from genopt.app.search.report import SearchReport, params_of
+from genopt.app.search.run import Search, SearchOptions
 
 Run = Callable[[StudyFolder, dict[str, Any]], None]
 

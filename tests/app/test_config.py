@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from genopt.app.compose import compose, compose_all, conf_folder, swept_overrides
 from genopt.app.parts import make
-from genopt.app.schema import SCHEMAS
+from genopt.app.schema.groups import SCHEMAS
 from genopt.errors import GenoptError
 
 CONF = conf_folder()

@@ -19,12 +19,14 @@ from hydra.core.utils import JobStatus
 from omegaconf import OmegaConf
 from tests.app.launching import make_launcher
 
-from genopt.app import launch_local, launch_slurm, launch_submitit
 from genopt.app.compose import full_words
 from genopt.app.folder import StudyFolder
 from genopt.app.jobs import read_jobs
-from genopt.app.launch import SweepEnd, varied_words, waits
-from genopt.app.launch_job import alone_in_slurm, sendable
+from genopt.app.launch import local as launch_local
+from genopt.app.launch import slurm as launch_slurm
+from genopt.app.launch import submitit_jobs as launch_submitit
+from genopt.app.launch.job import alone_in_slurm, sendable
+from genopt.app.launch.shared import SweepEnd, varied_words, waits
 from genopt.errors import GenoptError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -162,7 +164,7 @@ def test_the_sweep_is_written_down_before_its_first_job(launcher, tmp_path):
 def test_a_planned_grid_is_not_composed_again(launcher, monkeypatch):
     made = launcher("basic", lambda _: 0.0)
     made.plan(seeds(0, 1, 2), 0)
-    monkeypatch.setattr("genopt.app.launch_check.composed", refuse)
+    monkeypatch.setattr("genopt.app.launch.check.composed", refuse)
     assert len(made.launch(seeds(0, 1), 0)) == 2
     assert len(made.launch(seeds(2), 2)) == 1
 
@@ -248,7 +250,7 @@ def test_a_killed_job_takes_no_other_with_it(launcher):
 SLEEPERS = """
 import os, sys, time
 from pathlib import Path
-from genopt.app import launch_local
+from genopt.app.launch import local as launch_local
 from tests.app.launching import make_launcher
 
 launch_local._IMPORTS = "genopt.app.main"

@@ -13,8 +13,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from genopt.app.compose import compose
-from genopt.app.log_config import told_config
-from genopt.app.logs import check_loggers, opened
+from genopt.app.logs.config import told_config
+from genopt.app.logs.loggers import check_loggers, opened
 from genopt.errors import GenoptError
 
 from .conftest import SMALL, TINY, study_folder
@@ -222,7 +222,7 @@ def test_every_job_of_a_sweep_closes_its_run_and_a_summary_shows_them_all(genopt
     ends = [of_kind(found, "exit") for found in runs.values()]
     assert sorted(end.get("exit_code", 0) for (end,) in ends) == [0, 1]
 
-    from genopt.app.log_sweep import summarise
+    from genopt.app.logs.sweep import summarise
 
     (summary,) = (sweep / "wandb").glob("offline-run-*")
     assert summarise(sweep) is None, "nothing is new"
@@ -267,7 +267,7 @@ def test_a_crash_ends_the_run_as_failed_and_a_restart_opens_another(tmp_path):
 
 
 def test_a_tracker_that_fails_at_the_end_costs_a_warning(tmp_path, caplog):
-    from genopt.app.logs import log_result
+    from genopt.app.logs.loggers import log_result
     from genopt.app.study import StudyResult
 
     class Broken:

@@ -218,7 +218,7 @@ def test_failed_jobs_run_again_with_a_launcher(sweep, command, monkeypatch, caps
 
 def test_a_sweep_is_summed_up_for_wandb(sweep, command, monkeypatch, capsys):
     told = iter([sweep / "wandb", None])
-    monkeypatch.setattr("genopt.app.log_sweep.summarise", lambda _: next(told))
+    monkeypatch.setattr("genopt.app.logs.sweep.summarise", lambda _: next(told))
     assert command(sweep, "--wandb") == 0
     assert f"written to {sweep / 'wandb'}" in capsys.readouterr().out
     assert command(sweep, "--wandb") == 0

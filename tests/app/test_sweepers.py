@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from genopt.app.folder import PRUNED, StudyFolder
-from genopt.app.search_objective import _METRICS, read_objectives
-from genopt.app.search_space import read_space
-from genopt.app.search_state import watch_of
+from genopt.app.search.objective import _METRICS, read_objectives
+from genopt.app.search.space import read_space
+from genopt.app.search.state import watch_of
 from genopt.errors import GenoptError
 
 WORKER = Path(__file__).parent / "search_worker.py"
@@ -362,8 +362,8 @@ def test_two_processes_do_not_run_one_search(tmp_path):
 def test_pruning_compares_fits_of_one_kind(tmp_path):
     import torch
 
-    from genopt.app.search_pruning import Pruning
-    from genopt.app.search_state import PrunedError
+    from genopt.app.search.pruning import Pruning
+    from genopt.app.search.state import PrunedError
     from genopt.models.options import FitOptions
     from genopt.models.training import TabularModule, fit
 

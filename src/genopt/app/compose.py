@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import genopt
 from genopt.app.parts import overridden_keys, without_unused
-from genopt.app.schema import register
+from genopt.app.schema.groups import register
 from genopt.errors import GenoptError
 
 CONFIG_NAME = "config"

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from genopt.app.logs import check_loggers
+from genopt.app.logs.loggers import check_loggers
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.models.processes import check_trainer
 

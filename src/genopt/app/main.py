@@ -24,7 +24,7 @@ from genopt.app.compose import (
 )
 from genopt.app.early import check_early
 from genopt.app.imports import import_for_study
-from genopt.app.launch_job import alone_in_slurm
+from genopt.app.launch.job import alone_in_slurm
 from genopt.app.messages import explain
 
 DIAGNOSE = "diagnose"

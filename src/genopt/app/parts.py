@@ -15,7 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from genopt.app.schema import ConfigSchema
+from genopt.app.schema.groups import ConfigSchema
 from genopt.errors import GenoptError, UnknownNameError
 
 PARTS = ("encoder", "heads", "network", "path", "coupling", "time_sampling", "sampler")

@@ -100,7 +100,7 @@ class SweepReport(Callback):
             **kwargs: whatever else Hydra passes.
         """
         from genopt.app.dashboard.gather import gather_studies
-        from genopt.app.launch_local import where_torch_is
+        from genopt.app.launch.local import where_torch_is
 
         root = Path(config.hydra.sweep.dir)
         if root.is_dir() and any(s.state == FINISHED for s in gather_studies([root])):
@@ -211,7 +211,7 @@ def _compare(folders: Sequence[Path]) -> int:
 def _summarise(folders: Sequence[Path]) -> int:
     from rich.console import Console
 
-    from genopt.app.log_sweep import summarise
+    from genopt.app.logs.sweep import summarise
 
     for folder in folders:
         files = summarise(folder)

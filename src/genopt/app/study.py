@@ -20,10 +20,10 @@ from genopt.app.auto import Chosen, choose, is_auto
 from genopt.app.calibrated import calibrated, unseen_pairs
 from genopt.app.distributed import check_machine, check_strategy, together
 from genopt.app.folder import PRUNED, StudyFolder, environment, fingerprint
-from genopt.app.logs import log_result, opened
+from genopt.app.logs.loggers import log_result, opened
 from genopt.app.losses import losses_said
 from genopt.app.parts import call, make
-from genopt.app.search_state import PrunedError
+from genopt.app.search.state import PrunedError
 from genopt.app.setting import Setting, check_spaces
 from genopt.app.show import Screen
 from genopt.app.training import (

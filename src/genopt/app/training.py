@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genopt.app.folder import StudyFolder
 from genopt.app.parts import call, make, make_all
-from genopt.app.search_state import watch_of
+from genopt.app.search.state import watch_of
 from genopt.app.setting import Setting
 from genopt.app.show import Screen
 from genopt.errors import GenoptError
@@ -165,7 +165,7 @@ def _fit(model: Any, setting: Setting, folder: Path | None, loggers: list[Any]) 
     options = fit_options(setting, folder, loggers)
     watch = None if folder is None else watch_of(folder)
     if watch is not None:
-        from genopt.app.search_pruning import Pruning
+        from genopt.app.search.pruning import Pruning
 
         options = replace(options, callbacks=[*options.callbacks, Pruning(watch)])
     model.fit_table(setting.table, options)

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from genopt.app.launch import Job
+    from genopt.app.launch.shared import Job
 
 WAITING, RUNNING, FINISHED, FAILED = "waiting", "running", "finished", "failed"
 _OVER = (FINISHED, FAILED)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.singleton import Singleton
 from hydra.core.utils import env_override
 
-from genopt.app.launch import Job, Outcome, failed
-from genopt.app.launch_job import limit_threads, print_to, run_elsewhere
-from genopt.app.launch_screen import JobTable
+from genopt.app.launch.job import limit_threads, print_to, run_elsewhere
+from genopt.app.launch.screen import JobTable
+from genopt.app.launch.shared import Job, Outcome, failed
 from genopt.errors import GenoptError
 
 if TYPE_CHECKING:
-    from genopt.app.launch import CheckedLauncher
+    from genopt.app.launch.shared import CheckedLauncher
 
 # Ray would send figures of its use over the network, and warns of what the next version changes
 _SETTINGS = {
@@ -51,7 +51,7 @@ def run_on_ray(
     Args:
         launcher: which has them.
         jobs: what to run.
-        options: see `genopt.app.schema_launch.RayLauncherSchema`.
+        options: see `genopt.app.schema.launch.RayLauncherSchema`.
 
     Returns:
         How each ended, in the order of the jobs.

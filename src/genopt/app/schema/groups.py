@@ -12,8 +12,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from genopt.app.schema_launch import LAUNCHERS
-from genopt.app.schema_routines import (
+from genopt.app.schema.launch import LAUNCHERS
+from genopt.app.schema.routines import (
     ActiveSchema,
     ConditionSchema,
     GenerateSchema,

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from genopt.app.parts import make
-from genopt.app.search_state import PrunedError, Watch
-from genopt.app.search_storage import comparable, handle
+from genopt.app.search.state import PrunedError, Watch
+from genopt.app.search.storage import comparable, handle
 from genopt.models.training import MONITOR
 
 # losses are compared at every twentieth of a training, so that lengths may differ

@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.singleton import Singleton
 from hydra.core.utils import env_override
 
-from genopt.app.launch import Job, Outcome, failed
-from genopt.app.launch_job import (
+from genopt.app.launch.job import (
     be_prepared,
     limit_threads,
     print_to,
@@ -32,16 +31,17 @@ from genopt.app.launch_job import (
     sendable,
     thread_variables,
 )
-from genopt.app.launch_screen import RUNNING, JobTable
+from genopt.app.launch.screen import RUNNING, JobTable
+from genopt.app.launch.shared import Job, Outcome, failed
 from genopt.errors import GenoptError
 
 if TYPE_CHECKING:
-    from genopt.app.launch import CheckedLauncher
+    from genopt.app.launch.shared import CheckedLauncher
 
 _CONTEXT = get_context("forkserver")
 # held while a process is started or its status is read
 _REAPING = threading.Lock()
-_IMPORTS = "genopt.app.launch_imports"
+_IMPORTS = "genopt.app.launch.imports"
 _ON_GPU = ("gpu", "cuda")
 
 

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genopt.app.search_state import FILE
-from genopt.app.search_storage import optuna_module
+from genopt.app.search.state import FILE
+from genopt.app.search.storage import optuna_module
 from genopt.files import write_whole
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from genopt.app.search_trials import Point, Trials
+    from genopt.app.search.trials import Point, Trials
 
 _STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 # with fewer trials an importance is chance

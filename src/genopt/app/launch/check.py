@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from genopt.app.launch import Job, varied_words
+from genopt.app.launch.shared import Job, varied_words
 from genopt.app.messages import explain
 from genopt.errors import GenoptError
 
 if TYPE_CHECKING:
-    from genopt.app.launch import CheckedLauncher
+    from genopt.app.launch.shared import CheckedLauncher
 
 _SHOWN = 10
 # what does not decide whether a study can be built

@@ -9,7 +9,7 @@ LATE = (
     "sklearn.cluster",
     "hydra",
     "genopt.app.compose",
-    "genopt.app.launch_local",
+    "genopt.app.launch.local",
     "genopt.models.flow.conditional",
     "genopt.models.mixture.engine",
     "genopt.models.multitask.model",

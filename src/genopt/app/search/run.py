@@ -19,13 +19,13 @@ from genopt.app.compose import short_hash
 from genopt.app.lock import held
 from genopt.app.messages import explain
 from genopt.app.parts import make
-from genopt.app.search_check import check_space, outside_of
-from genopt.app.search_dimension import Dimension
-from genopt.app.search_objective import read_objectives
-from genopt.app.search_report import SearchReport
-from genopt.app.search_space import read_space
-from genopt.app.search_storage import calm, optuna_module
-from genopt.app.search_trials import Point, Trials
+from genopt.app.search.check import check_space, outside_of
+from genopt.app.search.dimension import Dimension
+from genopt.app.search.objective import read_objectives
+from genopt.app.search.report import SearchReport
+from genopt.app.search.space import read_space
+from genopt.app.search.storage import calm, optuna_module
+from genopt.app.search.trials import Point, Trials
 from genopt.errors import GenoptError, UnknownNameError
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[Any]]

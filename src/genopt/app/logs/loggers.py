@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from omegaconf import DictConfig
 
-from genopt.app.log_config import told_config
+from genopt.app.logs.config import told_config
 from genopt.app.parts import make
 from genopt.errors import GenoptError
 

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
 
-from genopt.app.search_dimension import Dimension, bare
+from genopt.app.search.dimension import Dimension, bare
 from genopt.errors import GenoptError
 
 WORDS = (

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from genopt.app.folder import FINISHED, PRUNED, QUEUED, RUNNING, StudyFolder
-from genopt.app.search_objective import MissingMetricError, Objective
-from genopt.app.search_space import SearchSpace
-from genopt.app.search_state import DATABASE
-from genopt.app.search_storage import comparable, handle, optuna_module, search_study, storage
+from genopt.app.search.objective import MissingMetricError, Objective
+from genopt.app.search.space import SearchSpace
+from genopt.app.search.state import DATABASE
+from genopt.app.search.storage import comparable, handle, optuna_module, search_study, storage
 from genopt.errors import GenoptError
 
 _POINT = "study"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobStatus
 
-from genopt.app.launch import Job, Outcome, waits
-from genopt.app.launch_screen import JobTable, tell
-from genopt.app.launch_submitit import LOGS, died, new_executor, result_of, submissions
+from genopt.app.launch.screen import JobTable, tell
+from genopt.app.launch.shared import Job, Outcome, waits
+from genopt.app.launch.submitit_jobs import LOGS, died, new_executor, result_of, submissions
 from genopt.errors import GenoptError
 
 if TYPE_CHECKING:
-    from genopt.app.launch import CheckedLauncher
+    from genopt.app.launch.shared import CheckedLauncher
 
 # looks at the queue in which a job is neither there nor has left a result, before it counts as dead
 _PATIENCE = 3
@@ -31,7 +31,7 @@ def run_on_slurm(
     Args:
         launcher: which has them.
         jobs: what to run.
-        options: see `genopt.app.schema_launch.SlurmSchema`.
+        options: see `genopt.app.schema.launch.SlurmSchema`.
 
     Returns:
         How each ended, in the order of the jobs; of jobs that are only submitted nothing is known.

@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genopt.app.messages import explain
 from genopt.app.parts import PARTS
-from genopt.app.search_dimension import Dimension
-from genopt.app.search_space import Branch, SearchSpace
+from genopt.app.search.dimension import Dimension
+from genopt.app.search.space import Branch, SearchSpace
 from genopt.errors import GenoptError, UnknownNameError
 
 Compose = Callable[[tuple[str, ...]], DictConfig]

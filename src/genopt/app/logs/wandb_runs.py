@@ -11,7 +11,7 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import WandbLogger
 
-from genopt.app.logs import numbers_of
+from genopt.app.logs.loggers import numbers_of
 
 if TYPE_CHECKING:
     from genopt.app.study import StudyResult

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LOGGER = "genopt.app.log_wandb.wandb_logger"
+_LOGGER = "genopt.app.logs.wandb_runs.wandb_logger"
 _KIND = "sweep"
 _TOLD = Path("wandb") / "summary.json"
 _WAITING = ("running", "queued", "missing")
@@ -90,7 +90,7 @@ def summarise(root: Path, unfinished: bool = True) -> Path | None:
 def _write(root: Path, options: Mapping[str, Any], studies: Sequence[Study], frame: Any) -> Path:
     import wandb
 
-    from genopt.app.log_wandb import StudyRun, wandb_logger
+    from genopt.app.logs.wandb_runs import StudyRun, wandb_logger
 
     run: StudyRun = wandb_logger(
         str(root),

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from genopt.errors import GenoptError, UnknownNameError
 
 if TYPE_CHECKING:
-    from genopt.app.launch_screen import JobTable
+    from genopt.app.launch.screen import JobTable
 
 CHECKS = ("composition", "study")
 # sweepers that have no use for the results of jobs
@@ -158,8 +158,8 @@ class CheckedLauncher(Launcher):
         Returns:
             Reasons by number of the job; empty where all can be built.
         """
-        from genopt.app.launch_check import studies_wrong
-        from genopt.app.launch_local import where_torch_is
+        from genopt.app.launch.check import studies_wrong
+        from genopt.app.launch.local import where_torch_is
 
         return dict(where_torch_is(studies_wrong, list(jobs)) if jobs else {})
 
@@ -188,7 +188,7 @@ class CheckedLauncher(Launcher):
             GenoptError: if a job cannot be run; none has started then.
         """
         from genopt.app.jobs import PlannedJob, record_jobs
-        from genopt.app.launch_check import checked_jobs
+        from genopt.app.launch.check import checked_jobs
 
         assert self.config is not None
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
@@ -242,7 +242,7 @@ class CheckedLauncher(Launcher):
         Returns:
             The outcome.
         """
-        from genopt.app.launch_screen import FAILED, FINISHED, tell
+        from genopt.app.launch.screen import FAILED, FINISHED, tell
 
         if table is not None:
             table.show(job, FINISHED if outcome.error is None else FAILED)

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.singleton import Singleton
 from hydra.types import HydraContext, TaskFunction
 
-from genopt.app.launch import Job, Outcome, failed
-from genopt.app.launch_job import limit_threads, run_elsewhere
-from genopt.app.launch_screen import RUNNING, JobTable
+from genopt.app.launch.job import limit_threads, run_elsewhere
+from genopt.app.launch.screen import RUNNING, JobTable
+from genopt.app.launch.shared import Job, Outcome, failed
 from genopt.errors import GenoptError
 
 if TYPE_CHECKING:
-    from genopt.app.launch import CheckedLauncher
+    from genopt.app.launch.shared import CheckedLauncher
 
 LOGS = ".submitit"
 _PAUSE = 0.2
@@ -191,12 +191,12 @@ def run_here(
     Args:
         launcher: which has them.
         jobs: what to run.
-        options: see `genopt.app.schema_launch.SubmititLocalSchema`.
+        options: see `genopt.app.schema.launch.SubmititLocalSchema`.
 
     Returns:
         How each ended, in the order of the jobs.
     """
-    from genopt.app.launch_local import places
+    from genopt.app.launch.local import places
 
     count = places(jobs, options["n_jobs"], 0)
     executor = new_executor(

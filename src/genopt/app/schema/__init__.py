@@ -1,0 +1,1 @@
+"""The types of our configuration groups."""

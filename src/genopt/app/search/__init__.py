@@ -1,0 +1,1 @@
+"""Searches over settings by Optuna."""
