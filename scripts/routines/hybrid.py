@@ -22,9 +22,9 @@ from genopt.routines.propose import propose
 from multitask import inverse
 from multitask.inverse import ASKED, AT, ROWS, TARGETS
 
-SAMPLES, DISTINCT = 200, 0.02
-# about 2,000 steps, so that everything together stays within the sixty seconds
-FLOW: dict[str, Any] = {"epochs": 125}
+SAMPLES, DISTINCT = 256, 0.02
+# about 1,600 steps, so that everything together stays within the sixty seconds
+FLOW: dict[str, Any] = {"epochs": 100}
 MIXTURE: dict[str, Any] = {"max_components": 60, "min_components": 60}
 # r_T at `AT`, diversity of 50 proposals, MMD^2 of all, CPU seconds of fits and search
 Row = tuple[float, ...]
@@ -107,7 +107,7 @@ def section(seeds: int = 5) -> str:
         "local error. r_T: mean over targets of the smallest squared miss among the first T "
         "proposals; the simulator orders nothing. Diversity: mean distance of the first 50 in the "
         "unit box. MMD^2 (unbiased, raw units): all proposals of a target against exact draws of "
-        f"its posterior, mean over {inverse.EXACT_TARGETS} targets. The flow takes about 2,000 "
+        f"its posterior, mean over {inverse.EXACT_TARGETS} targets. The flow takes about 1,600 "
         f"steps ({FLOW}), the mixture has 60 components. Medians over {seeds} seed(s).\n",
     ]
     for problem in (RobotArm(), SineWave()):

@@ -124,3 +124,24 @@ def test_a_way_that_fails_is_said_and_does_not_stop_the_others(tmp_path, capsys,
     shown = capsys.readouterr().out
     assert "genopt, good" in shown
     assert "genopt, bad" not in shown
+
+
+def test_an_interruption_ends_all_ways(tmp_path, monkeypatch):
+    from genopt.app.main import main as genopt
+
+    begun = []
+
+    def interrupted():
+        begun.append(1)
+        raise KeyboardInterrupt
+
+    # what the command itself makes of Ctrl-C in the middle of a study
+    monkeypatch.setattr("genopt.app.main.hydra.main", lambda **_: lambda _: interrupted)
+    monkeypatch.setattr("sys.argv", ["genopt", "problem=alloy"])
+    with pytest.raises(SystemExit, match="interrupted") as stop:
+        genopt()
+    assert isinstance(stop.value.__context__, KeyboardInterrupt)
+    begun.clear()
+    with pytest.raises(SystemExit, match="genopt-bench: interrupted"):
+        main(["quick", "--problems", "gasoline_blend", "--seeds", "1", "--out", str(tmp_path)])
+    assert len(begun) == 1

@@ -71,6 +71,9 @@ def run_way(arguments: Sequence[str], log: Path) -> tuple[str, float]:
 
     Returns:
         The error in one line, empty where there is none, and the CPU seconds spent.
+
+    Raises:
+        KeyboardInterrupt: if the way was interrupted.
     """
     from genopt.app.main import main
 
@@ -82,6 +85,9 @@ def run_way(arguments: Sequence[str], log: Path) -> tuple[str, float]:
             sys.argv = ["genopt", *arguments]
             main()
         except SystemExit as stop:
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                # whoever interrupts one way means them all
+                raise KeyboardInterrupt from stop
             error = "" if stop.code in (None, 0) else str(stop.code)
         except Exception as problem:
             traceback.print_exc()
