@@ -2,7 +2,7 @@
 
 Beside the flow's own scores stand those of diagonal flow matching (de Campos, Krebs and Gottschalk,
 arXiv 2603.15925), whose flow moves noise to designs and properties to zero at once. It is written
-here from the paper's description, with the network, the rows and the steps of the flow beside it.
+here from the paper's summary, with the network, the rows and the steps of the flow beside it.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def section(seeds: int = 3) -> str:
         f"{POOL:,} designs. *AUROC*: how often such a target scores above one in reach (mean score "
         f"of {DRAWS} draws). *Rank correlation* of score and true error over targets in reach. "
         f"*Error*: median over all draws for these, in widths of y, and of the one of {DRAWS} with "
-        "the best score. The diagonal scores are those of the paper's description: properties "
+        "the best score. The diagonal scores are read from the paper's summary: properties "
         "that are left when the design is there, and the properties that the way back finds. "
         f"Medians over {seeds} seed(s).\n",
         "| problem | score | AUROC | rank correlation | error | error of the best | fit, CPU s |",

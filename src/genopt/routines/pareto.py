@@ -68,8 +68,9 @@ def pareto(
 
     Many constraints meet at the edge of what is feasible, and claims there are often wrong by a
     little, so designs keep away from it by the model's own doubt, the bold half of them by a third
-    of that. With a problem the designs are simulated, and front and hypervolume are those of the
-    simulated designs that keep all constraints.
+    of that. Claims that trade a hair of one wish for far more of another are left out (`worthwhile`
+    in `genopt.routines.nondominated`). With a problem the designs are simulated, and front and
+    hypervolume are those of the simulated designs that keep all constraints.
 
     Args:
         model: a fitted model of any kind.
