@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -172,6 +173,8 @@ def measured(method: str, problem: str, seeds: int) -> Row:
         start = time.process_time()
         values = METHODS[method](PROBLEMS[problem](seed), seed)
         rows.append((*values, time.process_time() - start))
+        shown = ", ".join(f"{v:.3g}" for v in rows[-1])
+        print(f"{problem}, {method}, seed {seed}: {shown} s", file=sys.stderr, flush=True)
     return tuple(statistics.median(column) for column in zip(*rows, strict=True))
 
 

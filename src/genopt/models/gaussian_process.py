@@ -1,92 +1,29 @@
 """A Gaussian process of y given x: a small exact surrogate for searches that add rows as they go.
 
 It costs the cube of the number of rows and needs no training schedule, so it can be refitted after
-every few simulations. Its covariance is a smooth function of all columns, with long length scales
-in many columns (Hvarfner, Hellsten and Nardi 2024, arXiv 2402.02229), a sum of functions of
-single columns (Duvenaud, Nickisch and Rasmussen 2011, arXiv 1112.4394) and a parabola in each
-column, which goes on where there are no rows. The marginal likelihood says how much of each there
-is.
+every few simulations. Its covariance is a smooth function of all columns, a sum of functions of
+single columns and a parabola in each column, which goes on where there are no rows; the scale of
+the values may be learned too (`warping`). The marginal likelihood says how much of each there is.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from genopt.errors import GenoptError
+from genopt.models.covariance import Covariance
+from genopt.models.warping import unwarped, warped
 from genopt.space import Space
 
 _ROWS = 384
 _CHUNK = 2048
-_STARTS = (0.006, 0.03, 0.2)
 _JITTER = 1e-8
-# the prior of a length scale in one column, in logs (mean to be raised by half the log of E)
-_LOG_LENGTH, _LENGTH_SPREAD = math.sqrt(2.0), math.sqrt(3.0)
 _LEAST_NOISE = 1e-6
 # the covariance is looked for again when this share of the rows is new
 _NEW, _SAME = 0.13, 1e-9
-
-
-@dataclass
-class _Kernel:
-    """Logs of the covariance's numbers for R starts and K outputs.
-
-    Args:
-        single: length scale of the functions of single columns (R, K).
-        single_scale: their variance in all (R, K).
-        joint: length scales of the function of all columns (R, K, E).
-        joint_scale: its variance (R, K).
-        trend_scale: variances of lines and of parabolas in all columns (R, K, 2).
-        noise: variance of the noise (R, K).
-    """
-
-    single: Tensor
-    single_scale: Tensor
-    joint: Tensor
-    joint_scale: Tensor
-    trend_scale: Tensor
-    noise: Tensor
-
-    def tensors(self) -> list[Tensor]:
-        return list(vars(self).values())
-
-    def best(self, index: Tensor) -> _Kernel:
-        """The chosen start (K,) of each output."""
-        outputs = torch.arange(len(index))
-        return _Kernel(*(t.detach()[index, outputs][None].clone() for t in self.tensors()))
-
-    def joined(self, other: _Kernel) -> _Kernel:
-        pairs = zip(self.tensors(), other.tensors(), strict=True)
-        return _Kernel(*(torch.cat(pair) for pair in pairs))
-
-    def between(self, a: Tensor, b: Tensor) -> Tensor:
-        """Covariances (R, K, N, M) of encoded designs (N, E) and (M, E)."""
-        width = a.shape[-1]
-        squares = (a[:, None] - b[None]).square()
-        reach = (-2.0 * self.single).exp()[..., None, None]
-        singles = torch.zeros(())
-        for e in range(width):
-            singles = singles + torch.exp(-0.5 * squares[..., e] * reach)
-        singles = singles * (self.single_scale.exp() / width)[..., None, None]
-        weights = (-2.0 * self.joint).exp()
-        r = torch.einsum("nme,rke->rknm", squares, weights).clamp_min(1e-16).sqrt()
-        root = math.sqrt(5.0) * r
-        matern = (1.0 + root + root.square() / 3.0) * torch.exp(-root)
-        line, parabola = (self.trend_scale.exp() / width)[..., None, None, :].unbind(-1)
-        from_a, from_b = 2.0 * a - 1.0, 2.0 * b - 1.0
-        trend = line * (from_a @ from_b.T) + parabola * (from_a.square() @ from_b.square().T)
-        return singles + matern * self.joint_scale.exp()[..., None, None] + trend
-
-    def variance(self, x: Tensor) -> Tensor:
-        """Prior variances (R, K, M) of encoded designs (M, E)."""
-        away = (2.0 * x - 1.0).square()
-        powers = torch.stack([away.mean(-1), away.square().mean(-1)], -1)
-        trend = (self.trend_scale.exp()[..., None, :] * powers).sum(-1)
-        return (self.single_scale.exp() + self.joint_scale.exp())[..., None] + trend
 
 
 class GaussianProcess:
@@ -100,6 +37,8 @@ class GaussianProcess:
         seed: seed of the rows that this search looks at, where there are many.
         zoomed: whether lengths are counted in the range of the rows, for rows from a small part of
             the Space; else in the range of the column.
+        warp: whether the scale of the properties is learned too, for values that are known without
+            noise and flatten out or fall steeply; what is predicted is a median then.
 
     Raises:
         GenoptError: if a column to be modelled is a class.
@@ -121,6 +60,7 @@ class GaussianProcess:
         steps: int = 40,
         seed: int = 0,
         zoomed: bool = False,
+        warp: bool = False,
     ) -> None:
         self.x_space, self.y_space = x_space, y_space
         numbers = [i for i, v in enumerate(y_space) if not v.labels]
@@ -131,8 +71,9 @@ class GaussianProcess:
                     f"a Gaussian process models numbers, but y column {y_space.names[i]!r} is a "
                     "class: use an ensemble"
                 )
-        self.steps, self.seed, self.zoomed = steps, seed, zoomed
-        self._kernel: _Kernel | None = None
+        self.steps, self.seed, self.zoomed, self.warp = steps, seed, zoomed, warp
+        self._kernel: Covariance | None = None
+        self._searches = 0
         self._searched_at = torch.zeros(0)
         self._origin, self._range = torch.zeros(()), torch.ones(())
 
@@ -142,7 +83,7 @@ class GaussianProcess:
         return True
 
     @property
-    def _found(self) -> _Kernel:
+    def _found(self) -> Covariance:
         if self._kernel is None:
             raise GenoptError("this Gaussian process has learned nothing yet: call fit(x, y)")
         return self._kernel
@@ -168,12 +109,16 @@ class GaussianProcess:
             self._range = torch.where(self._range > 0.0, self._range, 1.0)
         self._x = self._encoded(x[complete])
         values = values[complete]
-        self._mean, self._unit = values.mean(0), values.std(0).clamp_min(1e-12)
-        scaled = ((values - self._mean) / self._unit).T
+        self._lowest, self._height = values.amin(0), values.amax(0) - values.amin(0)
+        self._height = torch.where(self._height > 0.0, self._height, 1.0)
+        unit = ((values - self._lowest) / self._height).T
         # a covariance that was found for nearly the same rows still holds
         if self._kernel is None or _unlike(rows, self._searched_at) >= _NEW * len(rows):
-            self._kernel = self._searched(scaled)
+            self._kernel = self._searched(unit)
             self._searched_at = rows
+        seen, _ = self._seen(unit, self._found)
+        self._mean, self._unit = seen[0].mean(-1), seen[0].std(-1).clamp_min(1e-12)
+        scaled = (seen[0] - self._mean[:, None]) / self._unit[:, None]
         gram = self._within(self._x)
         self._factor = _cholesky(gram + torch.diag_embed(self._noise(len(self._x))))
         ones = torch.ones_like(scaled)[..., None]
@@ -182,67 +127,59 @@ class GaussianProcess:
         self._level = right[..., 0].sum(-1) / right[..., 1].sum(-1)
         self._weights = right[..., 0] - self._level[:, None] * right[..., 1]
 
-    def _searched(self, scaled: Tensor) -> _Kernel:
+    def _seen(self, unit: Tensor, kernel: Covariance) -> tuple[Tensor, Tensor]:
+        """Values (K, N) on the scale of each start (R, K, N), and the slopes of the scale."""
+        if self.warp:
+            return warped(unit.expand(len(kernel.warp), -1, -1), kernel.warp)
+        return unit[None], torch.ones_like(unit)[None]
+
+    def _searched(self, unit: Tensor) -> Covariance:
         """The covariance of the largest marginal likelihood, over a few starts (posterior mode)."""
         width = self._x.shape[-1]
         generator = torch.Generator().manual_seed(self.seed)
         x = self._x
         if len(x) > _ROWS:
             chosen = torch.randperm(len(x), generator=generator)[:_ROWS]
-            x, scaled = x[chosen], scaled[:, chosen]
-        starts = self._starts(width, len(scaled))
+            x, unit = x[chosen], unit[:, chosen]
+        starts = Covariance.starts(width, len(unit), self.warp)
         steps = self.steps
         if self._kernel is not None:
-            starts, steps = self._kernel.joined(starts), max(self.steps // 2, 1)
+            # one start a search, in turn: what was found is seldom wrong
+            starts = self._kernel.joined(starts.start(self._searches))
+            steps = max(self.steps // 2, 1)
+        self._searches += 1
         tensors = [t.clone().requires_grad_() for t in starts.tensors()]
-        kernel = _Kernel(*tensors)
+        kernel = Covariance(*tensors)
         optimizer = torch.optim.Adam(tensors, lr=0.15)
         best = torch.full(tensors[0].shape, torch.inf, dtype=torch.float64)
         kept = [t.detach().clone() for t in tensors]
         for _ in range(steps):
             optimizer.zero_grad()
-            value = self._misfit(kernel, x, scaled)
+            value = self._misfit(kernel, x, unit)
             better = value.detach() < best
             best = torch.where(better, value.detach(), best)
             for place, t in zip(kept, tensors, strict=True):
                 place[better] = t.detach()[better]
             value.sum().backward()
             optimizer.step()
-        return _Kernel(*kept).best(best.argmin(0))
+        return Covariance(*kept).best(best.argmin(0))
 
-    def _starts(self, width: int, outputs: int) -> _Kernel:
-        def filled(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64)[:, None].expand(-1, outputs).clone()
-
-        n = len(_STARTS)
-        joint = math.log(0.5) + 0.5 * math.log(width)
-        return _Kernel(
-            filled([math.log(length) for length in _STARTS]),
-            filled([math.log(0.3)] * n),
-            torch.full((n, outputs, width), joint, dtype=torch.float64),
-            filled([math.log(0.7)] * n),
-            torch.full((n, outputs, 2), math.log(0.3), dtype=torch.float64),
-            filled([math.log(1e-2)] * n),
-        )
-
-    def _misfit(self, kernel: _Kernel, x: Tensor, scaled: Tensor) -> Tensor:
+    def _misfit(self, kernel: Covariance, x: Tensor, unit: Tensor) -> Tensor:
         """Minus the log posterior density of the numbers (R, K), a row each."""
         n = len(x)
+        seen, slope = self._seen(unit, kernel)
+        deviation = seen.std(-1, keepdim=True).clamp_min(1e-12)
+        scaled = (seen - seen.mean(-1, keepdim=True)) / deviation
         noise = kernel.noise.exp() + _LEAST_NOISE
         gram = kernel.between(x, x) + noise[..., None, None] * torch.eye(n, dtype=torch.float64)
         factor = _cholesky(gram)
         solved = torch.linalg.solve_triangular(
             factor, scaled[..., None].expand(*factor.shape[:-1], 1), upper=False
         )
+        density = (slope / deviation).log().sum(-1)
         log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        fit = 0.5 * solved.square().sum((-2, -1)) + log_det
-        expected = _LOG_LENGTH + 0.5 * math.log(x.shape[-1])
-        lengths = 0.5 * ((kernel.joint - expected) / _LENGTH_SPREAD).square().sum(-1)
-        shape = 0.5 * ((kernel.noise - math.log(1e-4)) / 3.0).square()
-        shape = shape + 0.5 * (kernel.single_scale / 3.0).square()
-        shape = shape + 0.5 * (kernel.joint_scale / 3.0).square()
-        shape = shape + 0.5 * (kernel.trend_scale / 3.0).square().sum(-1)
-        return (fit + lengths + shape) / n
+        fit = 0.5 * solved.square().sum((-2, -1)) + log_det - density
+        return (fit + kernel.surprise()) / n
 
     # -- asking ------------------------------------------------------------------------------------
     def predict_y(self, x: Tensor) -> Tensor:
@@ -265,7 +202,19 @@ class GaussianProcess:
         Returns:
             Standard deviations (..., K), float64.
         """
-        return self._filled(x, lambda part: self._posterior(part, spread=True)[1])
+        return self.belief_y(x)[1]
+
+    def belief_y(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`predict_y` and `spread_y` for little more than the price of one.
+
+        Args:
+            x: designs (..., P).
+
+        Returns:
+            Properties and standard deviations (..., K) each, float64.
+        """
+        both = self._filled(x, lambda part: torch.cat(self._posterior(part, spread=True), -1))
+        return both[..., : self.y_space.dim], both[..., self.y_space.dim :]
 
     def joint_y(self, x: Tensor) -> Tensor:
         """How the truth varies together at several designs, without the noise.
@@ -282,26 +231,38 @@ class GaussianProcess:
             self._factor, self._between(self._x, encoded), upper=False
         )
         covariance = prior - half.mT @ half
+        own = covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1e-12).sqrt()
+        factor = self.spread_y(x)[:, list(self.modelled)].T / own
         out = torch.zeros(self.y_space.dim, len(x), len(x), dtype=torch.float64)
-        out[list(self.modelled)] = covariance * self._unit.square()[:, None, None]
+        out[list(self.modelled)] = covariance * factor[:, :, None] * factor[:, None, :]
         return out
 
     def _filled(self, x: Tensor, ask: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is asked of designs, with its columns at their places among all of y (..., n K)."""
         flat = x.reshape(-1, x.shape[-1]).to(torch.float64)
-        parts = [ask(part) for part in flat.split(_CHUNK)]
-        out = torch.full((len(flat), self.y_space.dim), torch.nan, dtype=torch.float64)
-        out = out.index_copy(1, torch.tensor(self.modelled), torch.cat(parts))
-        return out.reshape(*x.shape[:-1], self.y_space.dim)
+        said = torch.cat([ask(part) for part in flat.split(_CHUNK)])
+        said = said.reshape(len(flat), -1, len(self.modelled))
+        out = torch.full((*said.shape[:2], self.y_space.dim), torch.nan, dtype=torch.float64)
+        out = out.index_copy(2, torch.tensor(self.modelled), said)
+        return out.reshape(*x.shape[:-1], -1)
 
-    def _posterior(self, x: Tensor, spread: bool) -> tuple[Tensor, Tensor]:
+    def _posterior(self, x: Tensor, spread: bool) -> tuple[Tensor, ...]:
         cross = self._between(self._x, self._encoded(x))
         mean = (cross * self._weights[..., None]).sum(-2) + self._level[:, None]
-        deviation = mean
-        if spread:
-            half = torch.linalg.solve_triangular(self._factor, cross, upper=False)
-            variance = self._found.variance(self._encoded(x))[0] - half.square().sum(-2)
-            deviation = variance.clamp_min(1e-12).sqrt()
-        return (mean.T * self._unit + self._mean), deviation.T * self._unit
+        if not spread:
+            return (self._answer(mean[None])[0].T,)
+        half = torch.linalg.solve_triangular(self._factor, cross, upper=False)
+        variance = self._found.variance(self._encoded(x))[0] - half.square().sum(-2)
+        deviation = variance.clamp_min(1e-12).sqrt()
+        below, middle, above = self._answer(torch.stack([mean - deviation, mean, mean + deviation]))
+        return middle.T, 0.5 * (above - below).T
+
+    def _answer(self, scaled: Tensor) -> Tensor:
+        """Values of y for scaled ones (n, K, M)."""
+        value = scaled * self._unit[:, None] + self._mean[:, None]
+        if self.warp:
+            value = unwarped(value, self._found.warp)
+        return value * self._height[:, None] + self._lowest[:, None]
 
     def _encoded(self, x: Tensor) -> Tensor:
         return (self.x_space.encode(x.to(torch.float64)) - self._origin) / self._range

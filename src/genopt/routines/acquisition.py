@@ -43,6 +43,21 @@ class Believer(Protocol):
         ...
 
 
+def believed(model: Believer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What is believed of designs, and how sure it is, by one question where the model has it.
+
+    Args:
+        model: says both.
+        x: designs (..., P).
+
+    Returns:
+        Properties and their standard deviations (..., K) each, float64.
+    """
+    both = getattr(model, "belief_y", None)
+    y, spread = both(x) if both is not None else (model.predict_y(x), model.spread_y(x))
+    return y.to(torch.float64), spread.to(torch.float64)
+
+
 class Spreadless:
     """A model without a spread as one that is always sure, or with another method's spread.
 
@@ -236,10 +251,9 @@ class Acquisition:
             Values (A, M), lower is better.
         """
         with torch.no_grad():
-            y = self.model.predict_y(x).to(torch.float64)
             if self.kind == "greedy":
-                return self._worth(y)
-            spread = self.model.spread_y(x).to(torch.float64)
+                return self._worth(self.model.predict_y(x).to(torch.float64))
+            y, spread = believed(self.model, x)
         spread = torch.where(torch.isfinite(spread), spread, 0.0)
         return self.of_beliefs(y, spread, self.optimism)
 

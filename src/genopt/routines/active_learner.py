@@ -47,8 +47,8 @@ class Learner:
         if settings.surrogate == "gp":
             named = tuple(term.index for term in goal.terms)
             spaces = goal.x_space, goal.y_space
-            self.process = GaussianProcess(*spaces, columns=named, seed=seed)
-            self.nearby = GaussianProcess(*spaces, columns=named, seed=seed, zoomed=True)
+            self.process = GaussianProcess(*spaces, columns=named, seed=seed, warp=True)
+            self.nearby = GaussianProcess(*spaces, columns=named, seed=seed, zoomed=True, warp=True)
 
     @property
     def believer(self) -> Any:

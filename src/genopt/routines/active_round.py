@@ -126,7 +126,7 @@ def _nearby(
             acquisition, room, torch.cat([parents, near], 1), _CHILDREN, generator, around
         )
         seen = _seen(pool, record, room)
-        hoped = aims.values(nearby.predict_y(pool), nearby.spread_y(pool), _HOPE)
+        hoped = aims.values(*nearby.belief_y(pool), _HOPE)
         gain = best - torch.where(seen, torch.inf, hoped).amin(1)
         # a place where the best rows came to rest has nothing more to give
         if float(gain) > _LEAST_GAIN * abs(float(best)):
