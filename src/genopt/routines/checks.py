@@ -18,12 +18,14 @@ from torch import Tensor
 from genopt.errors import GenoptError
 from genopt.goal import Goal
 from genopt.models.flow.conditional import ConditionalFlow
+from genopt.models.flow.given import refuse_classes
 from genopt.models.mixture.engine import Mixture
 from genopt.problems.base import Problem
 from genopt.protocols import ConditionalModel, ForwardModel
 from genopt.routines.abstain import threshold_of
 from genopt.routines.active import active, check_active
 from genopt.routines.constraints.limits import Limits
+from genopt.routines.densest import check_highest_density
 from genopt.routines.hybrid import check_hybrid, hybrid
 from genopt.routines.latent_candidates import DENSITIES, optimize_latent_candidates
 from genopt.routines.multistart import check_multistart, multistart
@@ -151,6 +153,7 @@ def _refuse(model: Any, routine: str, choice: str) -> NoReturn:
 
 def _counts(options: Mapping[str, Any]) -> None:
     threshold_of(options.get("abstain"))
+    check_highest_density(options.get("highest_density", 1.0), options.get("constraints"))
     for name in ("samples", "targets"):
         if options.get(name, 1) < 1:
             raise GenoptError(f"routine.{name} must be at least 1, got {options[name]}")
@@ -168,6 +171,11 @@ def _check_generate(model: Any, goal: Goal, options: Mapping[str, Any]) -> None:
         _needs(model, ConditionalFlow, "generate with routine.trajectory=true", "flow")
     _counts(options)
     check_request(model, goal, options.get("guidance", 1.0))
+    if options.get("highest_density", 1.0) < 1.0 and isinstance(model, ConditionalFlow):
+        refuse_classes(
+            model.transform, model.x_space, "routine.highest_density below 1", list(goal.fixed),
+            "leave it at 1",
+        )  # fmt: skip
     _check_limits(model, goal, options)
 
 

@@ -25,6 +25,7 @@ from genopt.routines.abstain import Asked
 from genopt.routines.constraints.limits import Limits, flow_source, judged, way_of, with_limits
 from genopt.routines.constraints.planes import plane_source
 from genopt.routines.constraints.source import Source
+from genopt.routines.densest import check_highest_density, densest, density_of, surplus
 from genopt.routines.targets import confined_columns, reachable_targets
 
 
@@ -35,6 +36,7 @@ def condition(
     table: Table | None = None,
     samples: int = 1000,
     targets: int = 16,
+    highest_density: float = 1.0,
     abstain: bool | float | None = None,
     constraints: Any = None,
     constraint_method: str = "auto",
@@ -54,6 +56,8 @@ def condition(
         table: measured rows, for goals with ``min`` or ``max``.
         samples: designs for each goal (rounded up to fill every target).
         targets: how many of the best rows become targets where the goal has ``min`` or ``max``.
+        highest_density: share of the model's probability that is kept: below 1, more designs are
+            drawn and those of the highest density kept, see `genopt.routines.densest`.
         abstain: true to refuse targets outside the data (scores above 1), a number for another
             score; see `genopt.routines.abstain`. None to answer all of them.
         constraints: rules that every design keeps, such as ``["a + 2 * b <= 3"]``; see
@@ -69,6 +73,7 @@ def condition(
         GenoptError: if no target is reachable, a number is not positive, or no design keeps the
             constraints.
     """
+    check_highest_density(highest_density, constraints)
     limits = Limits.of(constraints, goal, constraint_method, constraint_tries, model)
     wanted, n = _plan(goal, table, samples, targets, regions=True)
     columns, *ends = confined_columns(goal)
@@ -91,14 +96,16 @@ def condition(
     if not goal.batched:
         fixed = dict(goal.fixed)
     generator = torch.Generator().manual_seed(seed)
+    most = surplus(n, highest_density)
     if region is not None:
-        drawn = sample_region(model, conditions, region, n, generator, fixed=fixed)
+        drawn = sample_region(model, conditions, region, most, generator, fixed=fixed)
         x, density, score = drawn.x, drawn.log_density, drawn.ood
     else:
-        x = model.sample(conditions, n, generator, fixed=fixed)
-        pairs = conditions.repeat_interleave(n, 0)
-        density = model.log_prob(x.reshape(-1, x.shape[-1]), pairs).reshape(len(x), n)
-        score = model.ood_score(conditions)
+        x = model.sample(conditions, most, generator, fixed=fixed)
+        density, score = density_of(model, x, conditions, {}), model.ood_score(conditions)
+    if most > n:
+        kept = densest(density, n)
+        x, density = x.take_along_dim(kept[..., None], 1), density.gather(1, kept)
     warn_outside(model, conditions, score, region)
     if limits is None:
         return asked.complete(_collect(goal, wanted, x, model.predict_y(x), score, density))
@@ -115,10 +122,7 @@ def condition(
         held = {i: value.expand(len(conditions)) for i, value in fixed.items()}
         source = plane_source(model, conditions, held, limits.rules, generator) or source
     found = limits.draws(source, n)
-    logs: Tensor | None = None
-    if region is None:
-        pairs = conditions.repeat_interleave(n, 0)
-        logs = model.log_prob(found.x.flatten(0, 1), pairs).reshape(len(found.x), n)
+    logs = density_of(model, found.x, conditions, {}) if region is None else None
     claims = model.predict_y(found.x)
     candidates = _collect(goal, wanted, found.x, claims, score, logs)
     return asked.complete(with_limits(candidates, found))
@@ -134,6 +138,7 @@ def generate(
     targets: int = 16,
     trajectory: bool = False,
     guidance: float = 1.0,
+    highest_density: float = 1.0,
     abstain: bool | float | None = None,
     constraints: Any = None,
     constraint_method: str = "auto",
@@ -153,6 +158,8 @@ def generate(
         targets: how many of the best rows become targets where the goal has no exact values.
         trajectory: whether to keep each design's way from noise to data.
         guidance: weight of the properties; above 1 the designs are sharper than p(x | y).
+        highest_density: share of the model's probability that is kept: below 1, more designs are
+            drawn and those of the highest density kept, see `genopt.routines.densest`.
         abstain: true to refuse targets outside the data (scores above 1), a number for another
             score; see `genopt.routines.abstain`. None to answer all of them.
         constraints: rules that every design keeps, such as ``["a + 2 * b <= 3"]``; see
@@ -167,10 +174,11 @@ def generate(
 
     Raises:
         GenoptError: if the model was not trained for columns of x that the goal holds fixed or for
-            guidance, no target is reachable, a number is not positive, or no design keeps the
+            guidance, no target is reachable, a number is out of range, or no design keeps the
             constraints.
     """
     check_request(model, goal, guidance)
+    check_highest_density(highest_density, constraints)
     limits = Limits.of(constraints, goal, constraint_method, constraint_tries, model)
     wanted, n = _plan(goal, table, samples, targets)
     asked = Asked.of(
@@ -192,11 +200,12 @@ def generate(
     if limits is not None:
         source = flow_source(model, conditions, generator, extra)
         found = limits.draws(source, n, judged(goal, judge, wanted.shape[1]))
+    most = surplus(n, highest_density)
     if trajectory:
         if not isinstance(model, ConditionalFlow):
             raise GenoptError(f"{type(model).__name__} has no trajectory: set trajectory=false")
         if found is None:
-            path = model.sample(conditions, n, generator, return_trajectory=True, **extra)
+            path = model.sample(conditions, most, generator, return_trajectory=True, **extra)
         else:
             path = way_of(found, model, conditions, extra)
         x = path[..., -1, :]
@@ -204,11 +213,17 @@ def generate(
     elif found is not None:
         x = found.x
     else:
-        x = model.sample(conditions, n, generator, **extra)
+        x = model.sample(conditions, most, generator, **extra)
+    density = None
+    if most > n:
+        density = density_of(model, x, conditions, held)
+        kept = densest(density, n)
+        x, density = x.take_along_dim(kept[..., None], 1), density.gather(1, kept)
+        path = None if path is None else path.take_along_dim(kept[..., None, None], 1)
     with torch.no_grad():
         claims = None if judge is None else judge.predict_y(x.to(torch.float64))
     score = model.ood_score(conditions, **held)
-    candidates = _collect(goal, wanted, x, claims, score, trajectory=path, header=header)
+    candidates = _collect(goal, wanted, x, claims, score, density, path, header)
     return asked.complete(candidates if found is None else with_limits(candidates, found))
 
 

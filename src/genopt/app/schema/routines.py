@@ -16,6 +16,7 @@ class ConditionSchema:
     _partial_: bool = True
     samples: int = MISSING
     targets: int = MISSING
+    highest_density: float = MISSING
     abstain: Any = None
     constraints: Any = None
     constraint_method: str = MISSING
@@ -31,6 +32,7 @@ class GenerateSchema:
     samples: int = MISSING
     targets: int = MISSING
     guidance: float = MISSING
+    highest_density: float = MISSING
     abstain: Any = None
     constraints: Any = None
     constraint_method: str = MISSING

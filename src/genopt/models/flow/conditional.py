@@ -16,12 +16,11 @@ from torch import Tensor
 
 from genopt.build import Spec
 from genopt.errors import GenoptError
-from genopt.models.flow.columns import ONE_HOT_UP_TO
 from genopt.models.flow.compiling import CUDA_GRAPHS
 from genopt.models.flow.density import draw_probes, latent_log_density
 from genopt.models.flow.drive import Drive
 from genopt.models.flow.files import read_checkpoint, write_checkpoint
-from genopt.models.flow.given import Fixed, Given
+from genopt.models.flow.given import Fixed, Given, refuse_classes
 from genopt.models.flow.matching import FlowMatching
 from genopt.models.flow.parts import choose_sampler, for_density
 from genopt.models.flow.peaks import Peaks, ends_of_ascent
@@ -196,7 +195,7 @@ class ConditionalFlow(FlowMatching):
         inside = self.x_space.contains(x).to(y.device)
         valid = self.x_space.project(x)
         columns = [self.x_space.index(c) if isinstance(c, str) else c for c in given]
-        self._refuse_classes("log_prob", columns)
+        refuse_classes(self.transform, self.x_space, "log_prob", columns)
         fixed = {i: valid[:, i] for i in columns} if columns else None
         drive = self._drive(y.expand(len(x), -1), fixed)
         latent, slopes = self.transform.encode_columns(valid.to(y.device))
@@ -250,7 +249,7 @@ class ConditionalFlow(FlowMatching):
             raise GenoptError(f"starts={starts} must be positive and steps={steps} not negative")
         drive = self._drive(y, fixed)
         columns = [] if drive.given is None else drive.given.columns
-        self._refuse_classes("map", columns)
+        refuse_classes(self.transform, self.x_space, "map", columns)
         if generator is None:
             generator = torch.Generator().manual_seed(self.seed)
         noise = torch.randn(
@@ -341,15 +340,6 @@ class ConditionalFlow(FlowMatching):
         return Drive(
             embedded[0] if guidance == 1.0 else torch.stack(embedded, 1), given, float(guidance)
         )
-
-    def _refuse_classes(self, what: str, given: Sequence[int]) -> None:
-        corners = [c.index for c in self.transform.columns if c.labels and c.index not in given]
-        if corners:
-            names = ", ".join(self.x_space.names[i] for i in corners)
-            raise GenoptError(
-                f"{what} has no meaning for the class columns {names} of x (classes, and integers "
-                f"of at most {ONE_HOT_UP_TO} values): use sample instead"
-            )
 
     def _query(self, y: Tensor) -> Tensor:
         if not bool(self.fitted):

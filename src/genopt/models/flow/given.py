@@ -5,7 +5,7 @@ A flow that was trained with ``given_x`` draws the rest of a design from p(x_res
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genopt.errors import GenoptError
+from genopt.models.flow.columns import ONE_HOT_UP_TO
 from genopt.models.flow.conditions import drop_conditions
 from genopt.models.flow.transforms import DesignTransform
 from genopt.space import Space
@@ -234,3 +235,31 @@ def _complete(x: Tensor, group: tuple[int, ...], space: Space) -> None:
         x[:, i] = rest.clamp(low, high)
     if bool(((x[:, index].sum(-1) - 1.0).abs() > _SUM).any()):
         raise GenoptError(f"fixed values of the simplex {names} do not sum to one")
+
+
+def refuse_classes(
+    transform: DesignTransform,
+    space: Space,
+    what: str,
+    given: Sequence[int],
+    instead: str = "use sample instead",
+) -> None:
+    """Refuse what needs a density of columns that have none.
+
+    Args:
+        transform: that of the flow.
+        space: the Space of the designs.
+        what: what was asked for.
+        given: columns of x that are known.
+        instead: what to do.
+
+    Raises:
+        GenoptError: if x has class columns that are not given.
+    """
+    corners = [c.index for c in transform.columns if c.labels and c.index not in given]
+    if corners:
+        names = ", ".join(space.names[i] for i in corners)
+        raise GenoptError(
+            f"{what} has no meaning for the class columns {names} of x (classes, and integers of "
+            f"at most {ONE_HOT_UP_TO} values): {instead}"
+        )
