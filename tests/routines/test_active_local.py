@@ -11,7 +11,7 @@ import torch
 from genopt import Goal, Mixture, Problem, Space, Table
 from genopt.routines import active_round
 from genopt.routines.active import active
-from genopt.routines.active_local import Stance, distinct_rows, nearest_rows, region
+from genopt.routines.active_local import Stance, distinct_rows, nearest_rows, region, scale_of_round
 
 
 def stances(values):
@@ -80,7 +80,7 @@ class Groove(Problem):
 
 def best_of(table, problem):
     goal = Goal(problem.default_goal, problem.x_space, problem.y_space)
-    options = {"batch": 10, "budget": 60, "proposals": "none"}
+    options = {"batch": 10, "budget": 80, "proposals": "none"}
     return float(active(None, goal, problem=problem, table=table, **options).y_verified.min())
 
 
@@ -142,3 +142,15 @@ def test_pareto_proposes_for_several_wishes_under_conditions(monkeypatch):
     kept = goal.satisfied(table.y)
     whole = volume(problem.simulate(problem.front_designs(200)))
     assert volume(table.y[kept]) < volume(found.y_verified[0]) <= 1.001 * whole
+
+
+def test_the_scale_that_gained_more_goes_on_and_both_have_their_turn():
+    # both are tried, then the second, which gained more, until it gains less than the first did
+    value = [20.0, 19.0, 15.0, 12.0, 11.5]
+    turns = [scale_of_round([value[: n + 1]]) for n in range(len(value))]
+    assert turns == [0, 1, 1, 1, 0]
+    # nothing is gained: they take turns
+    assert [scale_of_round([[1.0] * n]) for n in range(1, 6)] == [0, 1, 0, 1, 0]
+    # no row with the held columns yet, and of several goals the one that gained most
+    assert scale_of_round([[float("inf"), 3.0, 2.0]]) == 1
+    assert scale_of_round([[5.0, 5.0, 5.0], [9.0, 8.0, 6.0]]) == 1

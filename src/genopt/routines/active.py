@@ -127,7 +127,7 @@ def active(
     with _bar(budget, record.calls, progress) as advance:
         while record.calls < budget:
             number = int(record.rounds.max()) + 1
-            learner.learn(record, number)
+            learner.learn(record, history)
             generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
             x = next_designs(learner, record, history, routine, settings, generator)[
                 : budget - record.calls

@@ -12,8 +12,8 @@ from genopt.data.table import Table
 from genopt.goal import Goal
 from genopt.models.gaussian_process import GaussianProcess
 from genopt.routines.acquisition import Spreadless
-from genopt.routines.active_local import distinct_rows
-from genopt.routines.active_progress import middle_values, telling_rows
+from genopt.routines.active_local import distinct_rows, scale_of_round
+from genopt.routines.active_progress import History, middle_values, telling_rows
 from genopt.routines.active_record import Record
 from genopt.routines.active_settings import ActiveSettings
 
@@ -47,8 +47,14 @@ class Learner:
         if settings.surrogate == "gp":
             named = tuple(term.index for term in goal.terms)
             spaces = goal.x_space, goal.y_space
-            self.process = GaussianProcess(*spaces, columns=named, seed=seed, warp=True)
-            self.nearby = GaussianProcess(*spaces, columns=named, seed=seed, zoomed=True, warp=True)
+            self._scales = [
+                tuple(
+                    GaussianProcess(*spaces, columns=named, seed=seed, zoomed=zoomed, warp=warp)
+                    for zoomed in (False, True)
+                )
+                for warp in (False, True)
+            ]
+            self.process, self.nearby = self._scales[0]
 
     @property
     def believer(self) -> Any:
@@ -57,19 +63,22 @@ class Learner:
             return self.process
         return self.model if hasattr(self.model, "spread_y") else Spreadless(self.model)
 
-    def learn(self, record: Record, number: int) -> None:
+    def learn(self, record: Record, history: History) -> None:
         """Learn from all rows before a round.
 
         Args:
             record: all rows.
-            number: the round, from 1.
+            history: how the run went.
         """
         known = record.known
         every = self.settings.retrain
-        if self.train is not None and record.calls and (number - 1) % every == 0:
+        rounds = len(history.calls) - 1
+        if self.train is not None and record.calls and rounds % every == 0:
             self.model = self.train(known)
             self.fresh = True
         if self.process is not None:
+            # a learned scale finds funnels, and is misled by pits in a plain: either may be wrong
+            self.process, self.nearby = self._scales[scale_of_round(history.value)]
             kept = torch.arange(len(known))
             if len(known) > _BEST + _OTHERS:
                 encoded = self.goal.x_space.encode(known.x)
