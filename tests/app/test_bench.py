@@ -145,3 +145,28 @@ def test_an_interruption_ends_all_ways(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="genopt-bench: interrupted"):
         main(["quick", "--problems", "gasoline_blend", "--seeds", "1", "--out", str(tmp_path)])
     assert len(begun) == 1
+
+
+def test_sigterm_ends_all_ways_even_in_the_middle_of_a_fit(tmp_path, monkeypatch):
+    import signal
+
+    from genopt.models.flow.matching import FlowMatching
+
+    begun = []
+
+    def terminated(*_):
+        begun.append(1)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(FlowMatching, "on_train_start", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    suite = tmp_path / "own.yaml"
+    suite.write_text(
+        "title: Own\nseeds: 1\neverywhere: [figures=false, logger=none, data.rows=100]\n"
+        "problems:\n  plug_flow:\n    figures: [output_error]\n    ways:\n"
+        "      one: [model=flow, model.epochs=2]\n      two: [model=flow, model.epochs=3]\n"
+    )
+    with pytest.raises(SystemExit, match="genopt-bench: interrupted"):
+        main([str(suite), "--out", str(tmp_path)])
+    assert len(begun) == 1
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 import traceback
@@ -166,6 +167,20 @@ def _one_thread() -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Whoever ends the process (`kill`, `scancel`) means all ways, as by Ctrl-C, not one fit."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `genopt-bench`.
 
@@ -195,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.jobs < 1 or (given.seeds is not None and given.seeds < 1):
         parser.error("--jobs and --seeds must be at least 1")
     try:
-        _run(given)
+        with _ended_by_sigterm():
+            _run(given)
     except GenoptError as error:
         sys.exit(f"genopt-bench: {error}")
     except KeyboardInterrupt:
