@@ -84,7 +84,8 @@ def active(
             at most.
         optimism: standard deviations that ``confidence`` counts on.
         surrogate: who says what a design is worth: ``model``, ``gp`` (a Gaussian process of the
-            values or, if that gained more, of the values on a learned scale), or ``auto``: the model where it says how sure it is, as an ensemble does, else ``gp``.
+            values or, if that gained more, of the values on a learned scale), or ``auto``: the
+            model where it says how sure it is, as an ensemble does, else ``gp``.
         proposals: who proposes beside the recombination of the best rows: ``auto`` (the model, by
             its own routine), ``none``, an import path or a node of a routine, or a callable
             ``(model, goal, ...) -> Candidates``.
