@@ -1,89 +1,21 @@
-"""Named sizes of the velocity network, by the number of columns of x and of the condition."""
+"""Named sizes of the velocity network, by the number of columns of x and of the condition.
+
+`small` is for tables below 5 columns, `medium` for 5 to 20, `large` for more. They take the
+arguments of `genopt.nn.velocity.AdaLNVelocity`, whose sizes they set.
+"""
 
 from __future__ import annotations
+
+from functools import partial
 
 from genopt.nn.velocity import AdaLNVelocity
 
 _SMALL_BELOW = 5
 _MEDIUM_TO = 20
 
-
-def small(
-    x_dim: int,
-    condition_dim: int,
-    width: int = 64,
-    depth: int = 3,
-    embedding: int = 64,
-    frequencies: int = 8,
-    dropout: float = 0.0,
-) -> AdaLNVelocity:
-    """The network for tables below 5 columns.
-
-    Args:
-        x_dim: width U of the points.
-        condition_dim: width of the condition vector.
-        width: width of the blocks.
-        depth: number of residual blocks.
-        embedding: width of the embedding that drives the blocks.
-        frequencies: frequencies of the time features.
-        dropout: share of hidden units that are dropped in training.
-
-    Returns:
-        The network.
-    """
-    return AdaLNVelocity(x_dim, condition_dim, width, depth, embedding, frequencies, dropout)
-
-
-def medium(
-    x_dim: int,
-    condition_dim: int,
-    width: int = 96,
-    depth: int = 3,
-    embedding: int = 64,
-    frequencies: int = 8,
-    dropout: float = 0.0,
-) -> AdaLNVelocity:
-    """The network for tables of 5 to 20 columns.
-
-    Args:
-        x_dim: width U of the points.
-        condition_dim: width of the condition vector.
-        width: width of the blocks.
-        depth: number of residual blocks.
-        embedding: width of the embedding that drives the blocks.
-        frequencies: frequencies of the time features.
-        dropout: share of hidden units that are dropped in training.
-
-    Returns:
-        The network.
-    """
-    return AdaLNVelocity(x_dim, condition_dim, width, depth, embedding, frequencies, dropout)
-
-
-def large(
-    x_dim: int,
-    condition_dim: int,
-    width: int = 128,
-    depth: int = 4,
-    embedding: int = 128,
-    frequencies: int = 8,
-    dropout: float = 0.0,
-) -> AdaLNVelocity:
-    """The network for tables of more than 20 columns.
-
-    Args:
-        x_dim: width U of the points.
-        condition_dim: width of the condition vector.
-        width: width of the blocks.
-        depth: number of residual blocks.
-        embedding: width of the embedding that drives the blocks.
-        frequencies: frequencies of the time features.
-        dropout: share of hidden units that are dropped in training.
-
-    Returns:
-        The network.
-    """
-    return AdaLNVelocity(x_dim, condition_dim, width, depth, embedding, frequencies, dropout)
+small = partial(AdaLNVelocity, width=64, depth=3, embedding=64)
+medium = partial(AdaLNVelocity, width=96, depth=3, embedding=64)
+large = partial(AdaLNVelocity, width=128, depth=4, embedding=128)
 
 
 def auto(

@@ -12,14 +12,8 @@ import torch
 from torch import Tensor
 
 from genopt.errors import GenoptError
-from genopt.problems.base import Problem
-from genopt.space import Space, Variable
+from genopt.problems.rail_arm import LENGTHS, REACH, SIGMA, RailArm
 
-_SIGMA = (0.25, 0.5, 0.5, 0.5)
-_LENGTHS = (0.5, 0.5, 1.0)
-_REACH = sum(_LENGTHS)
-_BOUND = 6.0
-_TARGET = (1.7, 0.5)
 _PROPOSALS = 65_536
 _PROBE_ROUNDS = 40
 _MAX_ROUNDS = 2000
@@ -28,74 +22,27 @@ _TURNS = (-1.0, 0.0, 1.0)
 # the other two links of each link, and the standard deviation of a link's angle given theirs
 _OTHERS = ((1, 2), (0, 2), (0, 1))
 CONDITIONAL_SIGMA = (
-    _SIGMA[1] * _SIGMA[2] / math.hypot(_SIGMA[1], _SIGMA[2]),
-    _SIGMA[2] * _SIGMA[3] / math.hypot(_SIGMA[2], _SIGMA[3]),
-    _SIGMA[3],
+    SIGMA[1] * SIGMA[2] / math.hypot(SIGMA[1], SIGMA[2]),
+    SIGMA[2] * SIGMA[3] / math.hypot(SIGMA[2], SIGMA[3]),
+    SIGMA[3],
 )
 
 
-class ArmKinematics(Problem):
+class ArmKinematics(RailArm):
     """Height x1 of a rail and three joint angles x2..x4 from the hand's position (y1, y2).
 
-    y1 = .5 cos a + .5 cos b + cos c and y2 = x1 + .5 sin a + .5 sin b + sin c, with the directions
-    of the links a = x2, b = x2 + x3, c = x2 + x3 + x4. Prior: x ~ N(0, diag(.25^2, .5^2, .5^2,
-    .5^2)); the bounds lie at six standard deviations.
+    Each joint turns its own link and those after it: the directions of the links are a = x2,
+    b = x2 + x3, c = x2 + x3 + x4.
     """
 
     def __init__(self) -> None:
-        names = ("x1", "x2", "x3", "x4")
-        units = ("", "rad", "rad", "rad")
-        height = _REACH + _BOUND * _SIGMA[0]
         super().__init__(
             "arm_kinematics",
-            Space(
-                tuple(
-                    Variable(name, -_BOUND * s, _BOUND * s, unit)
-                    for name, s, unit in zip(names, _SIGMA, units, strict=True)
-                )
-            ),
-            Space((Variable("y1", -_REACH, _REACH), Variable("y2", -height, height))),
-            {
-                name: {"equals": value, "tolerance": 0.01}
-                for name, value in zip(("y1", "y2"), _TARGET, strict=True)
-            },
-            default_rows=10_000,
-            description="Postures of a planar arm on a rail whose hand is at a wanted point.",
-            citation=(
-                "Kruse, Ardizzone, Rother and Koethe, Benchmarking invertible architectures on "
-                "inverse problems (2021), arXiv 2101.10763"
-            ),
+            ((1.0, 0.0, 0.0), (1.0, 1.0, 0.0), (1.0, 1.0, 1.0)),
+            "Postures of a planar arm on a rail whose hand is at a wanted point.",
+            "Kruse, Ardizzone, Rother and Koethe, Benchmarking invertible architectures on "
+            "inverse problems (2021), arXiv 2101.10763",
         )
-
-    def simulate(self, x: Tensor) -> Tensor:
-        """The position of the hand.
-
-        Args:
-            x: postures (..., 4).
-
-        Returns:
-            Positions (..., 2).
-        """
-        rail, first, second, third = self.columns(x)
-        links = torch.cumsum(torch.stack([first, second, third], -1), -1)
-        lengths = links.new_tensor(_LENGTHS)
-        along = (lengths * links.cos()).sum(-1)
-        across = (lengths * links.sin()).sum(-1)
-        return torch.stack([along, rail + across], -1)
-
-    def design(self, n: int, seed: int = 0) -> Tensor:
-        """Draws from the prior, clipped to the bounds (which touches one value in 5e8).
-
-        Args:
-            n: number of postures.
-            seed: seed of the draw.
-
-        Returns:
-            Postures (n, 4).
-        """
-        generator = torch.Generator().manual_seed(seed)
-        draws = torch.randn(n, len(_SIGMA), dtype=torch.float64, generator=generator)
-        return self.x_space.project(draws * draws.new_tensor(_SIGMA))
 
     def posterior(self, y: Tensor, n: int = 1000, seed: int = 0) -> Tensor:
         """Exact draws from p(x | y); every draw reproduces y to rounding.
@@ -139,7 +86,7 @@ class ArmKinematics(Problem):
         slope = _smallest_slope(along)
         if slope <= 0.0:
             raise GenoptError(
-                f"y1 = {along:g} is out of reach: it must lie inside (-{_REACH:g}, {_REACH:g})"
+                f"y1 = {along:g} is out of reach: it must lie inside (-{REACH:g}, {REACH:g})"
             )
         generator = torch.Generator().manual_seed(seed)
         kept: list[Tensor] = []
@@ -160,7 +107,7 @@ class ArmKinematics(Problem):
         self, along: float, across: float, slope: float, generator: torch.Generator
     ) -> Tensor:
         """One round of rejection: the accepted postures (M, 4), M random."""
-        lengths = torch.tensor(_LENGTHS, dtype=torch.float64)
+        lengths = torch.tensor(LENGTHS, dtype=torch.float64)
         spread = torch.tensor(CONDITIONAL_SIGMA, dtype=torch.float64)
         prior = self.design(_PROPOSALS, int(torch.randint(2**62, (1,), generator=generator)))
         links = torch.cumsum(prior[:, 1:], -1)
@@ -184,7 +131,7 @@ class ArmKinematics(Problem):
         size = gradient.square().sum(-1)
         rail = across - gradient.sum(-1)
         log_weight = (
-            -0.5 * ((angle - centre) / spread[solved]).square() - 0.5 * (rail / _SIGMA[0]).square()
+            -0.5 * ((angle - centre) / spread[solved]).square() - 0.5 * (rail / SIGMA[0]).square()
         )
         weight = log_weight.exp() * gradient[row, solved].abs() / size * slope
         joints = torch.diff(links, dim=-1, prepend=torch.zeros(_PROPOSALS, 1, dtype=torch.float64))
@@ -204,7 +151,7 @@ def conditional_mean(links: Tensor, solved: Tensor) -> Tensor:
     Returns:
         Means (N,).
     """
-    first, second, third = (s**2 for s in _SIGMA[1:])
+    first, second, third = (s**2 for s in SIGMA[1:])
     a, b, c = links.unbind(-1)
     means = torch.stack(
         [b * first / (first + second), (a * third + c * second) / (second + third), b], -1
@@ -214,19 +161,19 @@ def conditional_mean(links: Tensor, solved: Tensor) -> Tensor:
 
 def _smallest_slope(along: float) -> float:
     """Smallest D (see `posterior`) where y1 = along, folded arms aside; zero if out of reach."""
-    if abs(along) >= _REACH:
+    if abs(along) >= REACH:
         return 0.0
     squares = []
     for i, (j, k) in enumerate(_OTHERS):
         for end_j in (-1.0, 1.0):
             for end_k in (-1.0, 1.0):
-                cosine = (along - end_j * _LENGTHS[j] - end_k * _LENGTHS[k]) / _LENGTHS[i]
+                cosine = (along - end_j * LENGTHS[j] - end_k * LENGTHS[k]) / LENGTHS[i]
                 if abs(cosine) <= 1.0:
-                    squares.append(_LENGTHS[i] ** 2 * (1.0 - cosine**2))
+                    squares.append(LENGTHS[i] ** 2 * (1.0 - cosine**2))
     slope = math.sqrt(min(squares, default=0.0))
     # Folded arms (y1 = 0 or +-1) make that zero, yet they are rare. If every link is closer than
     # delta to a multiple of pi and y1 < 2 cos(delta), one of them is folded; only there is grad g
     # shorter than the floor.
-    if along < _REACH * math.cos(_FOLDED_WITHIN):
-        slope = max(slope, min(_LENGTHS) * math.sin(_FOLDED_WITHIN))
+    if along < REACH * math.cos(_FOLDED_WITHIN):
+        slope = max(slope, min(LENGTHS) * math.sin(_FOLDED_WITHIN))
     return slope

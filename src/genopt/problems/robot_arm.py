@@ -12,86 +12,29 @@ import torch
 from torch import Tensor
 
 from genopt.errors import GenoptError
-from genopt.problems.base import Problem
+from genopt.problems.rail_arm import LENGTHS, REACH, SIGMA, RailArm
 from genopt.problems.rejection import collect, copies, posterior_rows
-from genopt.space import Space, Variable
 
-_SIGMA = (0.25, 0.5, 0.5, 0.5)
-_LENGTHS = (0.5, 0.5, 1.0)
-_REACH = sum(_LENGTHS)
-_BOUND = 6.0
-_TARGET = (1.7, 0.5)
 _PROPOSALS = 65_536
 _TURNS = (-1.0, 0.0, 1.0)
 # the scale of the weights: the norm of the gradient of y1 where no link is near a straight line
 _SLOPE = 0.25
-# link directions (a1, a2, a3) from the joint angles (x2, x3, x4)
-_DIRECTIONS = ((1.0, 0.0, 0.0), (-1.0, 1.0, 0.0), (-1.0, -1.0, 1.0))
 
 
-class RobotArm(Problem):
+class RobotArm(RailArm):
     """Height x1 of a rail and three joint angles x2..x4 from the hand's position (y1, y2).
 
-    y1 = .5 cos a1 + .5 cos a2 + cos a3 and y2 = x1 + .5 sin a1 + .5 sin a2 + sin a3, with a1 = x2,
-    a2 = x3 - x2, a3 = x4 - x3 - x2. Prior: x ~ N(0, diag(.25^2, .5^2, .5^2, .5^2)); the bounds lie
-    at six standard deviations.
+    The directions of the links are a1 = x2, a2 = x3 - x2, a3 = x4 - x3 - x2.
     """
 
     def __init__(self) -> None:
-        names = ("x1", "x2", "x3", "x4")
-        units = ("", "rad", "rad", "rad")
-        height = _REACH + _BOUND * _SIGMA[0]
         super().__init__(
             "robot_arm",
-            Space(
-                tuple(
-                    Variable(name, -_BOUND * s, _BOUND * s, unit)
-                    for name, s, unit in zip(names, _SIGMA, units, strict=True)
-                )
-            ),
-            Space((Variable("y1", -_REACH, _REACH), Variable("y2", -height, height))),
-            {
-                name: {"equals": value, "tolerance": 0.01}
-                for name, value in zip(("y1", "y2"), _TARGET, strict=True)
-            },
-            default_rows=10_000,
-            description="Postures of a planar robot arm whose hand is at a wanted point.",
-            citation=(
-                "Ren, Padilla and Malof, Benchmarking deep inverse models over time, and the "
-                "neural-adjoint method, NeurIPS 33 (2020), arXiv 2009.12919"
-            ),
+            ((1.0, 0.0, 0.0), (-1.0, 1.0, 0.0), (-1.0, -1.0, 1.0)),
+            "Postures of a planar robot arm whose hand is at a wanted point.",
+            "Ren, Padilla and Malof, Benchmarking deep inverse models over time, and the "
+            "neural-adjoint method, NeurIPS 33 (2020), arXiv 2009.12919",
         )
-
-    def simulate(self, x: Tensor) -> Tensor:
-        """The position of the hand.
-
-        Args:
-            x: postures (..., 4).
-
-        Returns:
-            Positions (..., 2).
-        """
-        rail, *joints = self.columns(x)
-        angles = torch.stack(joints, -1)
-        links = angles @ angles.new_tensor(_DIRECTIONS).T
-        lengths = links.new_tensor(_LENGTHS)
-        along = (lengths * links.cos()).sum(-1)
-        across = (lengths * links.sin()).sum(-1)
-        return torch.stack([along, rail + across], -1)
-
-    def design(self, n: int, seed: int = 0) -> Tensor:
-        """Draws from the prior, clipped to the bounds (which touches one value in 5e8).
-
-        Args:
-            n: number of postures.
-            seed: seed of the draw.
-
-        Returns:
-            Postures (n, 4).
-        """
-        generator = torch.Generator().manual_seed(seed)
-        draws = torch.randn(n, len(_SIGMA), dtype=torch.float64, generator=generator)
-        return self.x_space.project(draws * draws.new_tensor(_SIGMA))
 
     def posterior(self, y: Tensor, n: int = 1000, seed: int = 0) -> Tensor:
         """Exact draws from p(x | y); every draw reproduces y to rounding.
@@ -118,9 +61,9 @@ class RobotArm(Problem):
 
         def draw(row: Tensor, own_seed: int) -> Tensor:
             along, across = (float(v) for v in row)
-            if abs(along) >= _REACH:
+            if abs(along) >= REACH:
                 raise GenoptError(
-                    f"y1 = {along:g} is out of reach: it must lie inside (-{_REACH:g}, {_REACH:g})"
+                    f"y1 = {along:g} is out of reach: it must lie inside (-{REACH:g}, {REACH:g})"
                 )
             what = f"y = ({along:g}, {across:g})"
             return collect(lambda g: self._accepted(along, across, g), n, own_seed, what)
@@ -129,15 +72,14 @@ class RobotArm(Problem):
 
     def _accepted(self, along: float, across: float, generator: torch.Generator) -> Tensor:
         """One round of rejection: the accepted postures (M, 4), M random."""
-        directions = torch.tensor(_DIRECTIONS, dtype=torch.float64)
-        lengths = torch.tensor(_LENGTHS, dtype=torch.float64)
-        sigma = torch.tensor(_SIGMA, dtype=torch.float64)
-        inverse = torch.linalg.inv(directions)
+        lengths = torch.tensor(LENGTHS, dtype=torch.float64)
+        sigma = torch.tensor(SIGMA, dtype=torch.float64)
+        inverse = torch.linalg.inv(self.directions)
         precision = inverse.T @ torch.diag(sigma[1:] ** -2) @ inverse
         spread = precision.diagonal().rsqrt()
 
         prior = torch.randn(_PROPOSALS, 3, dtype=torch.float64, generator=generator) * sigma[1:]
-        links = prior @ directions.T
+        links = prior @ self.directions.T
         # a link whose conditional density peaks higher is solved for more often, so one bound
         # serves all three
         solved = torch.multinomial(1.0 / spread, _PROPOSALS, True, generator=generator)
