@@ -191,12 +191,21 @@ def test_answers_that_the_rows_show_and_the_designs_miss(parabola):
     goal = goal_of(parabola, y={"equals": 0.5, "tolerance": 0.1})
     root = math.sqrt(0.5)
     both = torch.tensor([[root], [-root], [root]], dtype=F64)
-    assert missing_answers(designs(goal, both), parabola, goal) is None
-    found = missing_answers(designs(goal, both.abs()), parabola, goal)
+    assert missing_answers(designs(goal, both), parabola, goal, None) is None
+    one = designs(goal, both.abs())
+    found = missing_answers(one, parabola, goal, None)
     assert found is not None
     assert found.numbers == {"groups_in_data": 2.0, "groups_found": 1.0}
+    assert found.advice.startswith("more routine.starts")
+    dense = replace(one, log_density=torch.zeros(one.shape, dtype=F64))
+    kept = missing_answers(dense, parabola, goal, None)
+    assert kept is not None
+    assert kept.advice.startswith("routine.highest_density=1")
+    mixture = missing_answers(dense, parabola, goal, Mixture(parabola.x_space, parabola.y_space))
+    assert mixture is not None
+    assert mixture.advice.startswith("model.max_components")
     wish = goal_of(parabola, y="min")
-    assert missing_answers(designs(wish, both.abs()), parabola, wish) is None
+    assert missing_answers(designs(wish, both.abs()), parabola, wish, None) is None
 
 
 def test_draws_that_are_all_alike():

@@ -11,7 +11,8 @@ import torch
 from genopt import Goal, Mixture, Problem, Space, Table
 from genopt.routines import active_round
 from genopt.routines.active import active
-from genopt.routines.active_local import Stance, distinct_rows, nearest_rows, region, scale_of_round
+from genopt.routines.active_local import Stance, distinct_rows, nearest_rows, region
+from genopt.routines.active_progress import scale_of_round
 
 
 def stances(values):

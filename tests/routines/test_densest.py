@@ -70,6 +70,16 @@ def test_designs_come_from_the_region_of_highest_density(engine, request):
         torch.testing.assert_close(kept.log_density[i], own, atol=2e-2, rtol=0)
 
 
+def test_intervals_have_a_region_of_highest_density_too(mixture):
+    goal = Goal({"s": {"between": [0.5, 0.9]}}, X, Y)
+    found = condition(mixture, goal, samples=100, highest_density=0.5)
+    assert found.shape == (1, 100)
+    every = condition(mixture, goal, samples=200)
+    assert found.log_density is not None
+    assert every.log_density is not None
+    assert float(found.log_density.min()) > float(every.log_density.quantile(0.3))
+
+
 def test_ways_from_noise_to_data_are_those_of_the_designs_that_are_kept(flow):
     found = generate(flow, Goal({"s": 0.8}, X, Y), samples=20, highest_density=0.7, trajectory=True)
     assert found.trajectory is not None

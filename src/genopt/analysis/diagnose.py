@@ -79,7 +79,7 @@ def diagnose(
         train = table.part("train")
         found = candidates
         checks += [
-            lambda: missing_answers(found, train, goal),
+            lambda: missing_answers(found, train, goal, model),
             lambda: collapsed(found, train, goal, model),
             lambda: overclaimed(found, goal, train),
         ]

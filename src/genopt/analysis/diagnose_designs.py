@@ -13,6 +13,7 @@ from genopt.analysis.metrics import diversity
 from genopt.candidates import Candidates
 from genopt.data.table import Table
 from genopt.goal import Goal
+from genopt.models.mixture.engine import Mixture
 from genopt.protocols import ConditionalModel
 from genopt.routines.abstain import answered, some_goals
 
@@ -26,13 +27,14 @@ _OVERCLAIM = 100.0
 _DRAWING = (None, "hybrid", "space_map")
 
 
-def missing_answers(candidates: Candidates, table: Table, goal: Goal) -> Finding | None:
+def missing_answers(candidates: Candidates, table: Table, goal: Goal, model: Any) -> Finding | None:
     """One group of designs where the rows near the target fall into several.
 
     Args:
         candidates: what was returned.
         table: the rows.
         goal: what was wanted; of several goals the first one that has designs is looked at.
+        model: the model, for what to change.
 
     Returns:
         The finding, if there is one.
@@ -56,15 +58,19 @@ def missing_answers(candidates: Candidates, table: Table, goal: Goal) -> Finding
     seen = expected & {int(g) for g in group[owners].tolist()}
     if len(seen) == len(expected):
         return None
-    conditional = candidates.log_density is not None
+    advice = "model.max_components twice as many, or model=flow"
+    if not isinstance(model, Mixture):
+        advice = (
+            "more routine.starts and routine.restarts, more model.epochs for a flow, or "
+            "model=mixture"
+        )
+        if candidates.log_density is not None:
+            advice = f"routine.highest_density=1, which keeps rare answers; {advice}"
     return Finding(
         "missing answers",
         f"rows that reach the goal fall into {len(expected)} groups of designs, and the designs "
         f"returned are in {len(seen)} of them",
-        "model.max_components twice as many, or model=flow"
-        if conditional
-        else "more routine.starts and routine.restarts, more model.epochs for a flow, or "
-        "model=mixture",
+        advice,
         {"groups_in_data": float(len(expected)), "groups_found": float(len(seen))},
         "designs.png",
     )

@@ -12,8 +12,13 @@ from genopt.data.table import Table
 from genopt.goal import Goal
 from genopt.models.gaussian_process import GaussianProcess
 from genopt.routines.acquisition import Spreadless
-from genopt.routines.active_local import distinct_rows, scale_of_round
-from genopt.routines.active_progress import History, middle_values, telling_rows
+from genopt.routines.active_local import distinct_rows
+from genopt.routines.active_progress import (
+    History,
+    middle_values,
+    scale_of_round,
+    telling_rows,
+)
 from genopt.routines.active_record import Record
 from genopt.routines.active_settings import ActiveSettings
 

@@ -8,7 +8,6 @@ row whose sides are the spread of the best rows. The box grows with success and 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,25 +64,6 @@ class Stance:
             opened = 0 if better else opened
             share = max(share - _BACK, 0.0) if better else min(share + _FORTH, _MOST)
         return cls(share, factor, opened)
-
-
-def scale_of_round(value: list[list[float]]) -> int:
-    """Which of two surrogates the next round asks: the one whose last round gained more.
-
-    Both are tried first, and take turns where neither gains anything.
-
-    Args:
-        value: the best value of each goal after each round, lower is better (B, T).
-
-    Returns:
-        0 or 1.
-    """
-    turn, last = 0, [math.inf, math.inf]
-    for step in zip(*(pairwise(each) for each in value), strict=True):
-        gains = (before - after for before, after in step if math.isfinite(before))
-        last[turn] = max(gains, default=0.0)
-        turn = 1 - turn if last[turn] <= last[1 - turn] else turn
-    return turn
 
 
 def region(x: Tensor, value: Tensor, width: Tensor, factor: float, least: float) -> Region:

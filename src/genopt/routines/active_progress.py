@@ -168,6 +168,25 @@ def telling_rows(goal: Goal, y: Tensor, best: int, others: int) -> Tensor:
     return torch.cat([order[:best], rest]).sort().values
 
 
+def scale_of_round(value: list[list[float]]) -> int:
+    """Which of two surrogates the next round asks: the one whose last round gained more.
+
+    Both are tried first, and take turns where neither gains anything.
+
+    Args:
+        value: the best value of each goal after each round, lower is better (B, T).
+
+    Returns:
+        0 or 1.
+    """
+    turn, last = 0, [math.inf, math.inf]
+    for step in zip(*(pairwise(each) for each in value), strict=True):
+        gains = (before - after for before, after in step if math.isfinite(before))
+        last[turn] = max(gains, default=0.0)
+        turn = 1 - turn if last[turn] <= last[1 - turn] else turn
+    return turn
+
+
 def trust_width(value: list[float], dim: int, batch: int) -> float:
     """The width of the trust region after the rounds so far, as a share of each column's.
 
