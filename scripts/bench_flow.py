@@ -19,6 +19,7 @@ SECTIONS = (
     "coverage",
     "parts",
     "given",
+    "gaps",
     "constraints",
     "training",
     "arm",

@@ -293,7 +293,7 @@ def test_bad_tables_are_refused_before_training():
     with pytest.raises(GenoptError, match="'v' has no label"):
         flow.fit(x, torch.cat([y[:, :1], torch.full((50, 1), NAN)], 1))
     with pytest.raises(GenoptError, match="'b' has no finite value"):
-        flow.fit(torch.where(torch.arange(50)[:, None] == 7, torch.tensor([0.0, NAN]), x), y)
+        flow.fit(torch.where(torch.arange(50)[:, None] == 7, torch.tensor([0.0, math.inf]), x), y)
     with pytest.raises(GenoptError, match="at least 4"):
         flow.fit(x[:3], y[:3])
     with pytest.raises(GenoptError, match="x columns a, b, not to a, c"):

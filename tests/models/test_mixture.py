@@ -430,7 +430,7 @@ class TestTables:
             (lambda x, y: (x[:, :1], y), "expected"),
             (lambda x, y: (x[:9], y), "same N"),
             (lambda x, y: (x[:1], y[:1]), "at least two"),
-            (lambda x, y: (x.fill_(NAN), y), "'a' has 50 missing"),
+            (lambda x, y: (x.fill_(NAN), y), "'a' has no value: all 50"),
             (lambda x, y: (x, y / 0), "infinite"),
             (lambda x, _: (x, "text"), "tensor of numbers"),
         ],

@@ -181,8 +181,8 @@ class TestBadInput:
             TableProblem(path, x=["a"], y=["yield", "empty"])
 
     def test_a_gap_in_a_design(self, path: Path) -> None:
-        with pytest.raises(GenoptError, match=r"'phase'.*row 2"):
-            TableProblem(path, x=["phase"], y=["yield"])
+        with pytest.raises(GenoptError, match=r"gaps in x \(phase .*first row '2'"):
+            TableProblem(path, x=["phase"], y=["yield"], incomplete="refuse")
 
     def test_no_rows(self, tmp_path: Path) -> None:
         (tmp_path / "none.csv").write_text("a,b\n")

@@ -190,8 +190,9 @@ def _column_scores(y: Tensor, predicted: Tensor, variable: Variable) -> dict[str
 def _mark(model: Any, table: Table, *numbers: float) -> str:
     """What the scores in a folder belong to: rows, columns, model options and seeds."""
     digest = hashlib.sha256()
-    digest.update(table.x.numpy().tobytes())
-    digest.update(table.y.numpy().tobytes())
+    x, y, _ = table.with_incomplete()
+    digest.update(x.numpy().tobytes())
+    digest.update(y.numpy().tobytes())
     described = [
         f"{type(model).__module__}.{type(model).__qualname__}",
         str(dict(getattr(model, "hparams", {})) or _plain(model)),

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genopt.data.frames import columns_of, read_frame
+from genopt.data.incomplete import Incomplete, set_apart
 from genopt.data.infer import infer_space, to_numbers
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.space import Kind, Space
@@ -37,6 +39,7 @@ class Table:
         split: ``train``, ``validation`` or ``test`` for each row; all ``train`` when empty.
         weight: how many rows each row counts for (N,), float64, positive; None where all count
             alike. See `genopt.problems.adaptive` for rows that need it.
+        incomplete: training rows beside these whose designs have gaps, see `with_gaps`.
 
     Raises:
         GenoptError: if shapes do not fit, x holds gaps, a weight is not positive, or there is no
@@ -50,6 +53,7 @@ class Table:
     row_ids: tuple[str, ...] = ()
     split: tuple[str, ...] = ()
     weight: Tensor | None = None
+    incomplete: Incomplete | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", torch.as_tensor(self.x).to(torch.float64))
@@ -69,7 +73,8 @@ class Table:
             raise GenoptError(
                 f"x column {self.x_space.names[column]!r} has no finite value in row {row} "
                 f"({int(bad.any(1).sum())} "
-                "such rows): designs must be complete, drop or fill these rows"
+                "such rows): designs must be complete; drop or fill these rows, or read the Table "
+                "by Table.with_gaps"
             )
         if bool(torch.isinf(self.y).any()):
             row, column = (int(i) for i in torch.isinf(self.y).nonzero()[0])
@@ -96,6 +101,66 @@ class Table:
     def missing_share(self) -> float:
         """Share of missing entries of y."""
         return float(torch.isnan(self.y).to(torch.float64).mean()) if self.y.numel() else 0.0
+
+    @classmethod
+    def with_gaps(
+        cls,
+        x: Tensor,
+        y: Tensor,
+        x_space: Space,
+        y_space: Space,
+        row_ids: Sequence[str] = (),
+        split: Sequence[str] = (),
+        weight: Tensor | None = None,
+    ) -> Table:
+        """A Table of rows some of whose designs have gaps.
+
+        These are kept apart, in `incomplete`: a mixture and a flow learn from what they hold, and
+        nothing else sees them. They are training rows; those of another split are left out.
+
+        Args:
+            x: designs (N, P); NaN where an entry is missing.
+            y: properties (N, K); NaN where an entry is missing.
+            x_space: the Space of x.
+            y_space: the Space of y.
+            row_ids: a name for each row; numbered when empty.
+            split: a split label for each row; all ``train`` when empty.
+            weight: how many rows each row counts for (N,), or None.
+
+        Returns:
+            The Table of the complete rows with the others beside them.
+
+        Raises:
+            GenoptError: if no row is complete, or as for the Table itself.
+        """
+        x, y = (torch.as_tensor(values).to(torch.float64) for values in (x, y))
+        gaps = torch.isnan(x_space.check(x, "x")).any(1)
+        # the same checks of shapes, split and weights with and without gaps
+        filled = cls(
+            torch.where(gaps[:, None], 0.0, x),
+            y,
+            x_space,
+            y_space,
+            tuple(row_ids),
+            tuple(split),
+            weight,
+        )
+        return filled if not bool(gaps.any()) else set_apart(filled, x, gaps)
+
+    def with_incomplete(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """All rows to learn from: these, and after them those whose designs have gaps.
+
+        Returns:
+            Designs (N + M, P) and properties (N + M, K) with NaN for gaps, and weights (N + M,) or
+            None.
+        """
+        more = self.incomplete
+        if more is None:
+            return self.x, self.y, self.weight
+        weight = None
+        if self.weight is not None and more.weight is not None:
+            weight = torch.cat([self.weight, more.weight])
+        return torch.cat([self.x, more.x]), torch.cat([self.y, more.y]), weight
 
     # -- rows --------------------------------------------------------------------------------------
     def rows(self, index: Tensor) -> Table:
@@ -128,11 +193,12 @@ class Table:
         """
         if split not in SPLITS:
             raise UnknownNameError("split", split, SPLITS)
-        return self.rows(torch.tensor([label == split for label in self.split], dtype=torch.bool))
+        rows = self.rows(torch.tensor([label == split for label in self.split], dtype=torch.bool))
+        return rows if split == "train" else replace(rows, incomplete=None)
 
     def complete(self) -> Table:
-        """The rows without a missing property."""
-        return self.rows(~torch.isnan(self.y).any(1))
+        """The rows without a missing entry."""
+        return replace(self.rows(~torch.isnan(self.y).any(1)), incomplete=None)
 
     def with_split(self, validation: float = 0.1, test: float = 0.1, seed: int = 0) -> Table:
         """The same rows, split at random; rows of the same design stay together.
@@ -174,7 +240,8 @@ class Table:
 
         Args:
             frame: the data; class columns hold labels.
-            x_space: the Space of x; its columns must be there and complete.
+            x_space: the Space of x; its columns must be there. Rows with gaps are kept apart, see
+                `with_gaps`.
             y_space: the Space of y; its columns must be there.
             row_id: a column that names the rows.
 
@@ -203,19 +270,14 @@ class Table:
         split: tuple[str, ...] = ()
         if "split" in frame.columns and set(frame["split"].astype(str)) <= set(SPLITS):
             split = tuple(frame["split"].astype(str))
-        y = _matrix(frame, y_space, "y")
+        y = columns_of(frame, y_space, "y")
         for i in torch.isnan(y).all(0).nonzero().flatten().tolist():
             raise GenoptError(
                 f"y column {y_space.names[i]!r} has no label: all {len(frame)} entries are missing"
             )
-        return cls(
-            _matrix(frame, x_space, "x"),
-            y,
-            x_space,
-            y_space,
-            tuple(frame[row_id].astype(str)) if row_id else (),
-            split,
-            weight,
+        names = tuple(frame[row_id].astype(str)) if row_id else ()
+        return cls.with_gaps(
+            columns_of(frame, x_space, "x"), y, x_space, y_space, names, split, weight
         )
 
     @classmethod
@@ -279,11 +341,16 @@ class Table:
         return cls.from_frame(frame, spaces[0], spaces[1], row_id)
 
     def to_frame(self) -> pd.DataFrame:
-        """A data frame: row ids, x, y (classes as labels), split labels, weights if there are."""
+        """A data frame: row ids, x, y (classes as labels), split labels, weights if there are.
+
+        Rows whose designs have gaps come last.
+        """
         import pandas as pd
 
-        columns: dict[str, Any] = {"row_id": list(self.row_ids)}
-        for space, values in ((self.x_space, self.x), (self.y_space, self.y)):
+        x, y, weight = self.with_incomplete()
+        more = () if self.incomplete is None else self.incomplete.row_ids
+        columns: dict[str, Any] = {"row_id": [*self.row_ids, *more]}
+        for space, values in ((self.x_space, x), (self.y_space, y)):
             for i, v in enumerate(space):
                 column = values[:, i].tolist()
                 columns[v.name] = (
@@ -291,9 +358,9 @@ class Table:
                     if v.labels
                     else column
                 )
-        columns["split"] = list(self.split)
-        if self.weight is not None:
-            columns[WEIGHT] = self.weight.tolist()
+        columns["split"] = [*self.split, *("train" for _ in more)]
+        if weight is not None:
+            columns[WEIGHT] = weight.tolist()
         return pd.DataFrame(columns)
 
     def write(self, path: str | Path) -> Path:
@@ -314,39 +381,6 @@ class Table:
         return path
 
 
-def read_frame(path: str | Path) -> pd.DataFrame:
-    """A CSV or Parquet file as a data frame.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The data frame.
-
-    Raises:
-        GenoptError: if there is no such file or it is of another kind.
-    """
-    import pandas as pd
-
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise GenoptError(f"problem.path: {path} does not exist (looked from {Path.cwd()})")
-    if path.suffix.lower() == ".csv":
-        try:
-            frame = pd.read_csv(path)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise GenoptError(f"problem.path: {path.name} is no CSV table: {error}") from error
-        if len(frame.columns) == 1 and (";" in frame.columns[0] or "\t" in frame.columns[0]):
-            raise GenoptError(
-                f"problem.path: {path.name} has one column {frame.columns[0]!r}: separate the "
-                "columns by commas"
-            )
-        return frame
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return pd.read_parquet(path)
-    raise GenoptError(f"problem.path: {path.name} is neither .csv nor .parquet")
-
-
 def _checked_weight(weight: Tensor, n: int) -> Tensor:
     weight = torch.as_tensor(weight).to(torch.float64)
     if tuple(weight.shape) != (n,):
@@ -359,20 +393,3 @@ def _checked_weight(weight: Tensor, n: int) -> Tensor:
             "out rows that do not count"
         )
     return weight
-
-
-def _matrix(frame: pd.DataFrame, space: Space, role: str) -> Tensor:
-    columns = []
-    for v in space:
-        if v.name not in frame.columns:
-            raise UnknownNameError(f"{role} column", v.name, map(str, frame.columns))
-        column = frame[v.name]
-        if v.labels:
-            codes = [
-                math.nan if missing else float(v.code(str(c)))
-                for c, missing in zip(column, column.isna(), strict=True)
-            ]
-            columns.append(torch.tensor(codes, dtype=torch.float64))
-        else:
-            columns.append(torch.from_numpy(to_numbers(column, role).to_numpy(dtype=float).copy()))
-    return torch.stack(columns, 1)

@@ -39,8 +39,9 @@ class FitJob:
         epochs: passes over the rows.
         batch_size: rows of a mini-batch, those of all processes together.
         patience: epochs without a better validation loss after which training stops, or None.
-        monitor: the metric that must fall.
+        monitor: the metric that must fall, or patience ends.
         options: seed, folder, trainer keywords, loggers, callbacks, progress.
+        keep: the metric that is lowest for the weights that are kept; None for ``monitor``.
         resume: the checkpoint from which the fit goes on, or None.
     """
 
@@ -52,6 +53,7 @@ class FitJob:
     patience: int | None
     monitor: str
     options: FitOptions
+    keep: str | None = None
     resume: str | None = None
 
     def for_others(self) -> FitJob:
@@ -112,7 +114,8 @@ class FitJob:
 
     def _callbacks(self) -> list[Callback]:
         options = self.options
-        callbacks: list[Callback] = [BestWeights(self.monitor), *options.callbacks]
+        best = self.keep or self.monitor
+        callbacks: list[Callback] = [BestWeights(best), *options.callbacks]
         if self.validation is not None and self.patience is not None:
             callbacks.append(EarlyStopping(self.monitor, patience=self.patience))
         if options.folder is not None:
@@ -121,7 +124,7 @@ class FitJob:
                 ModelCheckpoint(
                     folder,
                     filename="best",
-                    monitor=self.monitor if self.validation is not None else None,
+                    monitor=best if self.validation is not None else None,
                     enable_version_counter=False,
                 )
             )

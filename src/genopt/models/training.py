@@ -355,9 +355,10 @@ def fit(
     epochs: int,
     batch_size: int,
     patience: int | None = None,
+    keep: str = MONITOR,
     options: FitOptions | None = None,
 ) -> pl.Trainer:
-    """Train a module on tensors; the weights of the best validation loss stay in it.
+    """Train a module on tensors; the weights of the best validation stay in it.
 
     Args:
         module: what is trained, in place; it comes back in eval mode.
@@ -367,6 +368,7 @@ def fit(
         batch_size: rows of a mini-batch.
         patience: epochs without a better validation loss after which training stops; None for
             never.
+        keep: the metric of the validation that is lowest for the best weights.
         options: seed, folder, trainer keywords, loggers, callbacks, progress.
 
     Returns:
@@ -389,6 +391,7 @@ def fit(
             patience,
             MONITOR,
             options,
+            keep=keep,
             resume=None if last is None or not last.exists() else str(last),
         )
     )

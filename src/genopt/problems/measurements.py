@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,7 +64,8 @@ class MeasuredProblem(Problem):
         """The measured rows, or some of them.
 
         Args:
-            n: number of rows; None for all. Fewer rows are drawn at random and keep their order.
+            n: number of rows; None for all. Fewer rows are drawn at random and keep their order,
+                and as large a share of the rows beside them whose designs have gaps.
             seed: seed of the draw; without effect on the whole table.
 
         Returns:
@@ -82,7 +84,12 @@ class MeasuredProblem(Problem):
             return self._table
         generator = torch.Generator().manual_seed(seed)
         chosen = torch.randperm(len(self._table), generator=generator)[:rows]
-        return self._table.rows(chosen.sort().values)
+        part, more = self._table.rows(chosen.sort().values), self._table.incomplete
+        if more is None:
+            return part
+        count = len(more) * rows // len(self._table)
+        kept = torch.randperm(len(more), generator=generator)[:count]
+        return replace(part, incomplete=more.rows(kept.sort().values))
 
     def describe(self) -> list[dict[str, str]]:
         """The columns with their roles and gaps.
@@ -90,9 +97,9 @@ class MeasuredProblem(Problem):
         Returns:
             Rows with the keys ``column``, ``role``, ``kind``, ``range``, ``unit``, ``missing``.
         """
-        gaps = torch.isnan(self._table.y).sum(0).tolist()
+        x, y, _ = self._table.with_incomplete()
+        gaps = torch.isnan(torch.cat([x, y], 1)).sum(0).tolist()
         rows = super().describe()
-        for row in rows:
-            count = gaps[self.y_space.index(row["column"])] if row["role"] == "y" else 0
-            row["missing"] = f"{count} of {len(self._table)}" if count else "none"
+        for row, count in zip(rows, gaps, strict=True):
+            row["missing"] = f"{count} of {len(x)}" if count else "none"
         return rows

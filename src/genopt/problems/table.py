@@ -12,6 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from genopt.data.incomplete import LEARN, by_policy, check_policy
 from genopt.data.table import Table
 from genopt.errors import GenoptError, UnknownNameError
 from genopt.problems.measurements import MeasuredProblem
@@ -35,6 +39,8 @@ class TableProblem(MeasuredProblem):
         simplexes: groups of x columns that sum to one; rows within two percent of one are scaled to
             sum to one exactly.
         row_id: a column that names the rows.
+        incomplete: what becomes of rows with gaps in x: ``learn`` (a mixture and a flow learn from
+            what they hold, nothing else sees them), ``drop`` or ``refuse``.
         name: short name; the file's name if it is not given.
         description: one or two sentences for the reader of a report.
         citation: where the data come from.
@@ -56,10 +62,12 @@ class TableProblem(MeasuredProblem):
         units: Mapping[str, str] | None = None,
         simplexes: Sequence[Sequence[str]] | None = None,
         row_id: str | None = None,
+        incomplete: str = LEARN,
         name: str | None = None,
         description: str = "",
         citation: str = "",
     ) -> None:
+        check_policy(incomplete)
         designs, properties = _names(x, "x"), _names(y, "y")
         groups = tuple(tuple(group) for group in simplexes or ())
         for group in groups:
@@ -77,7 +85,7 @@ class TableProblem(MeasuredProblem):
             row_id=row_id,
         )
         given = {column for mapping in (bounds, kinds, labels) for column in mapping or {}}
-        table = _on_simplexes(read, groups, keep=set(bounds or {}))
+        table = by_policy(_on_simplexes(read, groups, keep=set(bounds or {})), incomplete)
         self._given = given | {column for group in groups for column in group}
         self.path = Path(path)
         super().__init__(
@@ -136,22 +144,38 @@ def _on_simplexes(table: Table, groups: tuple[tuple[str, ...], ...], keep: set[s
     """
     if not groups:
         return table
-    x = table.x.clone()
+    x, y, weight = table.with_incomplete()
+    x = x.clone()
+    more = () if table.incomplete is None else table.incomplete.row_ids
+    row_ids, split = (*table.row_ids, *more), (*table.split, *("train" for _ in more))
     variables = list(table.x_space.variables)
     for group in groups:
         index = [table.x_space.index(column) for column in group]
-        total = x[:, index].sum(1)
-        wrong = ((total - 1.0).abs() > _SIMPLEX_ROUNDING) | (x[:, index] < 0.0).any(1)
-        if bool(wrong.any()):
-            row = int(wrong.nonzero()[0])
-            raise GenoptError(
-                f"simplex {', '.join(group)}: row {table.row_ids[row]} holds "
-                f"{x[row, index].tolist()} with the sum {float(total[row]):.6g} "
-                f"({int(wrong.sum())} such rows); fractions must be >= 0 and sum to one"
-            )
-        x[:, index] = x[:, index] / total.unsqueeze(1)
+        x[:, index] = _scaled(x[:, index], group, row_ids)
         for i in index:
             if variables[i].name not in keep:
-                low, high = float(x[:, i].min()), float(x[:, i].max())
+                known = x[:, i][~torch.isnan(x[:, i])]
+                low, high = float(known.min()), float(known.max())
                 variables[i] = replace(variables[i], lower=low, upper=high)
-    return replace(table, x=x, x_space=Space(tuple(variables), groups))
+    space = Space(tuple(variables), groups)
+    return Table.with_gaps(x, y, space, table.y_space, row_ids, split, weight)
+
+
+def _scaled(shares: Tensor, group: tuple[str, ...], row_ids: Sequence[str]) -> Tensor:
+    """Fractions that sum to one exactly; one gap of a row is what the others leave of it."""
+    gaps = torch.isnan(shares)
+    total = shares.nansum(1)
+    lone = gaps.sum(1) == 1
+    shares = torch.where(gaps & lone[:, None], (1.0 - total)[:, None].clamp_min(0.0), shares)
+    # of several fractions that are not known it is known only that they are no less than zero
+    missed = torch.where(gaps.any(1), (total - 1.0).clamp_min(0.0), (total - 1.0).abs())
+    wrong = (missed > _SIMPLEX_ROUNDING) | (shares < 0.0).any(1)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise GenoptError(
+            f"simplex {', '.join(group)}: row {row_ids[row]} holds "
+            f"{shares[row].tolist()} with the sum {float(total[row]):.6g} "
+            f"({int(wrong.sum())} such rows); fractions must be >= 0 and sum to one"
+        )
+    closed = ~torch.isnan(shares).any(1)
+    return torch.where(closed[:, None], shares / shares.sum(1, keepdim=True), shares)

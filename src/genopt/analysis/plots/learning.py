@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LOG_RATIO = 10.0
 _LOSSES = {"train/loss": BLUE, "validation/loss": ORANGE}
+_NLL = "validation/nll"
 _RATE = "learning_rate"
 
 
@@ -42,7 +43,7 @@ def plot_learning_curves(
         epochs = getattr(history, "history", history)
     curves = {
         name: [(entry["epoch"] + 1, entry[name]) for entry in epochs if name in entry]
-        for name in (*_LOSSES, _RATE)
+        for name in (*_LOSSES, _NLL, _RATE)
     }
     losses = [value for name in _LOSSES for _, value in curves[name]]
     if not losses:
@@ -55,7 +56,8 @@ def plot_learning_curves(
             continue
         axes.plot(*zip(*points, strict=True), color=color, linewidth=1.2, label=name.split("/")[0])
         if name == "validation/loss":
-            best = min(points, key=lambda point: point[1])
+            # of a flow it is the density, where it was measured, that chooses the weights
+            best = min(curves[_NLL] or points, key=lambda point: point[1])
             axes.axvline(best[0], color=GREY, linewidth=1.0, label=f"best, epoch {best[0]:.0f}")
     if min(losses) > 0 and max(losses) > _LOG_RATIO * min(losses):
         axes.set_yscale("log")

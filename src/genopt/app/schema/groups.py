@@ -108,6 +108,7 @@ class TableProblemSchema:
     units: Any = None
     simplexes: list[list[str]] | None = None
     row_id: str | None = None
+    incomplete: str = "learn"
 
 
 @dataclass

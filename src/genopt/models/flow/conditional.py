@@ -336,7 +336,7 @@ class ConditionalFlow(FlowMatching):
             conditions = [self.given.nothing(condition) for condition in conditions]
         elif given is not None:
             conditions = [self.given.join(c, given.latent, given.mask) for c in conditions]
-        embedded = [self.average.embed(condition) for condition in conditions]
+        embedded = [self.average.embed(self.marked(condition)) for condition in conditions]
         return Drive(
             embedded[0] if guidance == 1.0 else torch.stack(embedded, 1), given, float(guidance)
         )
@@ -376,6 +376,8 @@ class ConditionalFlow(FlowMatching):
         """
         checkpoint = read_checkpoint(path, cls.__name__)
         flow = cls(**checkpoint["hyper_parameters"])
+        if checkpoint.get("marks_gaps", False):
+            flow.mark_gaps()
         flow.load_state_dict(checkpoint["state_dict"])
         flow.on_load_checkpoint(checkpoint)
         return flow.eval()

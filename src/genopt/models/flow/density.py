@@ -14,17 +14,18 @@ from genopt.models.flow.velocity import velocity_and_divergence
 
 EXACT_UP_TO = 50
 DIVERGENCES = ("auto", "exact", "hutchinson")
-_PROBES = 16
+PROBES = 16
 _LOG_2PI = math.log(2.0 * math.pi)
 
 
-def draw_probes(like: Tensor, divergence: str, seed: int) -> Tensor | None:
+def draw_probes(like: Tensor, divergence: str, seed: int, count: int = PROBES) -> Tensor | None:
     """Random signs for Hutchinson's estimate of a trace, or None for the exact one.
 
     Args:
         like: the states (N, F).
         divergence: ``exact``, ``hutchinson``, or ``auto`` for the exact one up to 50 columns.
         seed: seed of the signs; they stay the same during a solve.
+        count: how many of them, V.
 
     Returns:
         Signs (V, N, F), or None.
@@ -37,7 +38,7 @@ def draw_probes(like: Tensor, divergence: str, seed: int) -> Tensor | None:
     if divergence == "exact" or (divergence == "auto" and like.shape[-1] <= EXACT_UP_TO):
         return None
     generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, (_PROBES, *like.shape), generator=generator)
+    signs = torch.randint(0, 2, (count, *like.shape), generator=generator)
     return (2 * signs - 1).to(like)
 
 
@@ -71,7 +72,7 @@ def latent_log_density(
 
     start = torch.cat([points, torch.zeros_like(points[:, :1])], -1)
     end = solver.solve(field, start, steps, backward=True).end.double()
-    return _normal(end[:, :-1]) + end[:, -1]
+    return normal_log_density(end[:, :-1]) + end[:, -1]
 
 
 def carried(
@@ -112,8 +113,16 @@ def carried(
     with torch.enable_grad():
         start = torch.cat([noise, torch.zeros_like(noise[:, :1])], -1)
         end = solver.solve(field, start).end
-    return end[:, :-1], _normal(noise) + end[:, -1]
+    return end[:, :-1], normal_log_density(noise) + end[:, -1]
 
 
-def _normal(x: Tensor) -> Tensor:
+def normal_log_density(x: Tensor) -> Tensor:
+    """Log density of the noise.
+
+    Args:
+        x: points (N, F).
+
+    Returns:
+        (N,).
+    """
     return -0.5 * (x**2 + _LOG_2PI).sum(-1)

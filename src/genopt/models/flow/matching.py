@@ -17,10 +17,12 @@ from genopt.data.table import Table
 from genopt.errors import GenoptError
 from genopt.models.flow.compiling import compile_velocity, require_compiler
 from genopt.models.flow.files import check_pairs, check_same_spaces
+from genopt.models.flow.gaps import filled
 from genopt.models.flow.objective import FlowObjective
 from genopt.models.flow.plan import TrainingPlan
 from genopt.models.flow.reflow import Straight, Ways, check_reflow, straightened
 from genopt.models.flow.transforms import check_designs
+from genopt.models.flow.watch import HELD_OUT_NLL
 from genopt.models.flow.weighted import with_weights
 from genopt.models.options import FitOptions
 from genopt.models.training import check_counts, fit, split_rows
@@ -49,12 +51,12 @@ class FlowMatching(FlowObjective):
         """Learn from pairs.
 
         Args:
-            x: designs (N, P) in raw units, complete.
+            x: designs (N, P) in raw units; NaN where an entry is missing.
             y: properties (N, K); NaN where an entry is missing.
             epochs: passes over the rows; None for the model's own.
             batch_size: rows of a mini-batch; None for the model's own.
             verbose: whether to show a progress bar.
-            validation: share of rows that watch the training.
+            validation: share of complete rows that watch the training.
             seed: seed of the split and the training; None for the model's own.
 
         Returns:
@@ -66,7 +68,10 @@ class FlowMatching(FlowObjective):
         x, y = torch.as_tensor(x), torch.as_tensor(y)
         check_pairs(x, y, self.x_space, self.y_space)
         seed = self.seed if seed is None else seed
-        train, held = split_rows(len(x), validation, seed)
+        gaps = torch.isnan(x).any(1)
+        whole = (~gaps).nonzero().flatten()
+        train, held = (whole[part] for part in split_rows(len(whole), validation, seed))
+        train = torch.cat([train, gaps.nonzero().flatten()])
         options = FitOptions(seed=seed, progress=verbose)
         self._fit_rows((x[train], y[train]), (x[held], y[held]), options, epochs, batch_size)
         return self
@@ -109,7 +114,7 @@ class FlowMatching(FlowObjective):
             raise GenoptError("x has no rows: give the designs and properties of the training")
         self.cpu()
         options = FitOptions(seed=self.seed if seed is None else seed, progress=verbose)
-        self._straighten(self._tensors(x, y), options, steps)
+        self._straighten(self._tensors(x, y)[3:], options, steps)
         return self
 
     def fit_table(self, table: Table, options: FitOptions | None = None) -> None:
@@ -123,13 +128,14 @@ class FlowMatching(FlowObjective):
             GenoptError: if the Table cannot be used; nothing has been trained then.
         """
         self.check_spaces(table.x_space, table.y_space)
-        train, held = table.part("train"), table.part("validation")
+        held = table.part("validation")
+        x, y, weight = table.part("train").with_incomplete()
         self._fit_rows(
-            (train.x, train.y),
+            (x, y),
             (held.x, held.y),
             options or FitOptions(seed=self.seed),
             stream=getattr(table, "stream", None),
-            weights=(train.weight, held.weight),
+            weights=(weight, held.weight),
         )
 
     def _fit_rows(
@@ -143,22 +149,26 @@ class FlowMatching(FlowObjective):
         weights: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> None:
         self.cpu()  # the trainer chooses the device
-        n = len(train[0])
-        if n < LEAST_ROWS:
-            raise GenoptError(f"a flow needs at least {LEAST_ROWS} training rows, got {n}")
-        x, y = check_designs(self.x_space, train[0]), self.conditions.check(train[1].detach())
+        generator = torch.Generator().manual_seed(options.seed)
+        rows_x, absent = self._without_gaps(train[0], generator)
+        n = len(rows_x)
+        x, y = check_designs(self.x_space, rows_x), self.conditions.check(train[1].detach())
         x_held = check_designs(self.x_space, held[0])
         y_held = self.conditions.check(held[1].detach())
         check_counts(epochs=epochs, batch_size=batch_size)
         require_compiler(self.compile_mode, options)
-        generator = torch.Generator().manual_seed(options.seed)
         self.conditions.fit(y)
         self.transform.fit(x, generator)
         rows, watched = self._tensors(x, y), self._tensors(x_held, y_held)
-        self.familiarity.fit(rows[3:], watched[3:], generator)
+        told = rows[3:]
+        if absent is not None:
+            told = tuple(part[~absent.any(1)] for part in told) if self.given_x else told
+            rows = (*rows, absent.float())
+        self.familiarity.fit(told, watched[3:], generator)
         self.fitted.fill_(True)
         self.straight = False
         self._weighted = weights[0] is not None
+        self._has_gaps = absent is not None
         self._redraw = stream is not None or bool((rows[2] > rows[1]).any())
         epochs, size = epochs or self.epochs, batch_size or self.batch_size
         n = n if stream is None else stream.rows_of_epoch(epochs)
@@ -173,14 +183,37 @@ class FlowMatching(FlowObjective):
             epochs=plan.epochs,
             batch_size=plan.batch_size,
             patience=None if self.patience is None else -(-self.patience // every),
+            keep=HELD_OUT_NLL,
             options=replace(options, trainer=settings),
         )
         if self.reflow:
-            self._straighten(rows, options, max(1, round(_REFLOW_SHARE * plan.steps)), size)
+            self._straighten(told, options, max(1, round(_REFLOW_SHARE * plan.steps)), size)
+
+    def _without_gaps(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Training designs without gaps, and which units of x rows lack, if any does."""
+        x = x.detach().to(torch.float64)
+        gaps = torch.isnan(x)
+        count = int((~gaps.any(1)).sum())
+        if count < LEAST_ROWS:
+            without = ", and more with gaps in x" if count < len(x) else ""
+            raise GenoptError(
+                f"a flow needs at least {LEAST_ROWS} training rows, got {count}{without}"
+            )
+        if count == len(x):
+            return x, None
+        if self.transform.pca:
+            raise GenoptError(
+                f"{len(x) - count} rows have gaps in x, and x_pca mixes its columns: set "
+                "x_pca=false or drop these rows"
+            )
+        x, absent = filled(x, self.given, generator)
+        if not self.marks_gaps:
+            self.mark_gaps()
+        return x, absent
 
     def _straighten(
         self,
-        rows: tuple[Tensor, ...],
+        told: tuple[Tensor, ...],
         options: FitOptions,
         steps: int,
         batch_size: int | None = None,
@@ -188,7 +221,7 @@ class FlowMatching(FlowObjective):
         learning = self.learning_rate, self.weight_decay, self.clip, self.ema
         module = Straight(self.average, *learning)
         ways = Ways(self.average, self.told, self.transform.dim)
-        straightened(module, ways, rows[3:], options, steps, batch_size)
+        straightened(module, ways, told, options, steps, batch_size)
         self.network.load_state_dict(module.network.state_dict())
         self.average.load_state_dict(module.average.state_dict())
         self.straight = True
@@ -232,6 +265,7 @@ class FlowMatching(FlowObjective):
         super().on_save_checkpoint(checkpoint)
         checkpoint["model"] = type(self).__name__
         checkpoint["straight"] = self.straight
+        checkpoint["marks_gaps"] = self.marks_gaps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another problem."""

@@ -29,6 +29,7 @@ from genopt.models.flow.stochastic import check_sampler
 from genopt.models.flow.times import TimeSampling, stratified_times, time_grid
 from genopt.models.flow.transforms import DesignTransform
 from genopt.models.flow.velocity import LatentVelocity
+from genopt.models.flow.watch import HELD_OUT_NLL, ROWS, held_out_nll, is_due
 from genopt.models.flow.weighted import copies_of
 from genopt.models.training import TabularModule, check_counts, seeded
 from genopt.space import Space
@@ -176,15 +177,12 @@ class FlowObjective(TabularModule):
         self.conditions = ConditionEncoder(self.y_space)
         self.given = GivenColumns(self.transform)
         self.familiarity = Familiarity(self.y_space, self.given if given_x else None)
-        width = self.conditions.dim + (self.given.dim if given_x else 0)
-        sizes = {"x_dim": self.transform.dim, "condition_dim": width}
-        with seeded(seed):
-            built = build(parts["network"], "network", **sizes)
-        self.network = LatentVelocity(built, self.path)
-        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.marks_gaps = False
+        self._build_networks()
         self.register_buffer("fitted", torch.zeros((), dtype=torch.bool))
         self._redraw = False
         self._weighted = False
+        self._has_gaps = False
         self._compiled = False
         self._copies = draws or 1
 
@@ -192,54 +190,104 @@ class FlowObjective(TabularModule):
     fitted: Tensor
     sampler: Sampler
 
+    def _build_networks(self) -> None:
+        """A fresh network and the average of its weights, for conditions as they are now."""
+        width = self.conditions.dim + (self.given.dim if self.given_x else 0)
+        width += len(self.given.units) if self.marks_gaps else 0
+        sizes = {"x_dim": self.transform.dim, "condition_dim": width}
+        with seeded(self.seed):
+            built = build(self.hparams["network"], "network", **sizes)
+        self.network = LatentVelocity(built, self.path)
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self._compiled = False
+
+    def mark_gaps(self) -> None:
+        """Give the condition room to say which units of x a training row lacks.
+
+        The network is a fresh one after this.
+        """
+        self.marks_gaps = True
+        self._build_networks()
+
+    def marked(self, condition: Tensor, absent: Tensor | None = None) -> Tensor:
+        """Condition vectors that say which units of x are not there, where some ever are not.
+
+        Args:
+            condition: condition vectors (N, D).
+            absent: which units of x are not there (N, G); None for complete designs.
+
+        Returns:
+            Condition vectors (N, D + G), or as they were.
+        """
+        if not self.marks_gaps:
+            return condition
+        if absent is None:
+            absent = condition.new_zeros(len(condition), len(self.given.units))
+        return torch.cat([condition, absent], -1)
+
     # -- training ----------------------------------------------------------------------------------
     def batch_loss(self, *batch: Tensor) -> Tensor:
         """The flow matching loss, with fresh times, noise, dropped conditions and given columns.
 
         Args:
             *batch: latent centres, lower and upper ends (N, U), encoded properties (N, E) and
-                their mask (N, K); with ``given_x`` also the latents that name designs (N, U); of
-                rows with weights also these (N, 1).
+                their mask (N, K); with ``given_x`` also the latents that name designs (N, U); where
+                designs have gaps also which units of x are not there (N, G); of rows with weights
+                also these (N, 1).
 
         Returns:
             Scalar loss.
         """
         parts, weight = copies_of(batch, self._copies, self._weighted)
+        absent = parts.pop() if self._has_gaps else None
         x_1, low, high, values, mask, *known = parts
         if self._redraw:
             x_1 = torch.where(high > low, self.transform.draw(low, high), x_1)
-        condition, held = self.told(values, mask, *known)
+        condition, held = self.told(values, mask, *known, absent=absent)
         if held is not None:
             x_1 = torch.lerp(x_1, known[0], held)
         x_1 = self.transform.turn(x_1)
+        gaps = None if absent is None else self.given.widen(absent)
+        if gaps is not None:
+            # any noise is as good for a gap, so a coupling must not prefer some
+            x_1 = torch.lerp(x_1, torch.randn_like(x_1), gaps)
         t = stratified_times(self.time_sampling, len(x_1), x_1)
         x_0 = self.coupling.noise(x_1, condition)
+        if gaps is not None:
+            # a gap rests at zero, as a held column rests at its value
+            x_1 = x_1 * (1.0 - gaps)
+            held = gaps if held is None else held + gaps
         return self._matching(self.network, x_0, x_1, t, condition, held, weight)
 
-    def told(self, values: Tensor, mask: Tensor, *known: Tensor) -> tuple[Tensor, Tensor | None]:
+    def told(
+        self, values: Tensor, mask: Tensor, *known: Tensor, absent: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """What the network is told of training rows: some of what is known of them, by chance.
 
         Args:
             values: encoded properties (N, E).
             mask: which properties are known (N, K).
             *known: with ``given_x`` the latents that name designs (N, U).
+            absent: which units of x are not there (N, G); None for complete designs.
 
         Returns:
             Condition vectors (N, D), and which latent columns are held (N, U); None for none.
         """
         if not known:
             dropped = drop_conditions(mask, self.condition_dropout)
-            return self.conditions.join(values, dropped), None
+            return self.marked(self.conditions.join(values, dropped), absent), None
         units = self.given.draw(known[0], self.given_x)
+        units = units if absent is None else units * (1.0 - absent)
         share = self.given.dropout(units, self.condition_dropout)
         condition = self.conditions.join(values, drop_conditions(mask, share))
-        return self.given.join(condition, known[0], units), self.given.widen(units)
+        condition = self.given.join(condition, known[0], units)
+        return self.marked(condition, absent), self.given.widen(units)
 
     def held_out_loss(self, *batch: Tensor) -> Tensor:
         """The loss of the averaged weights at fixed times with fixed noise.
 
         Args:
-            *batch: as for `batch_loss`.
+            *batch: as for `batch_loss`, without gaps.
 
         Returns:
             Scalar loss.
@@ -256,9 +304,31 @@ class FlowObjective(TabularModule):
         condition = self.conditions.join(values, mask)
         if known:
             condition = self.given.nothing(condition)
+        condition = self.marked(condition)
         x_0 = self.coupling.noise(x_1, condition, generator)
         t = times.repeat(repeats).repeat_interleave(len(center))
         return self._matching(self.average, x_0, x_1, t, condition, weight=weight)
+
+    def on_validation_epoch_end(self) -> None:
+        """Measure now and then how likely held-out designs are: the best of it is kept."""
+        every = self.trainer.check_val_every_n_epoch or 1
+        last = max(1, int(self.trainer.max_epochs or 1) // every)
+        rows = self._data().validation_tensors
+        if rows is not None and is_due(max(1, (self.current_epoch + 1) // every), last):
+            # derivatives are part of it, and Lightning forbids them here
+            with torch.inference_mode(False), torch.no_grad():
+                self.note({HELD_OUT_NLL: self._held_out_nll(rows)})
+
+    def _held_out_nll(self, rows: tuple[Tensor, ...]) -> float:
+        parts, weight = copies_of((row[:ROWS].to(self.device) for row in rows), 1, self._weighted)
+        z, low, high, values, mask, *known = parts
+        generator = torch.Generator(z.device).manual_seed(0)
+        z = torch.where(high > low, self.transform.draw(low, high, generator), z)
+        condition = self.conditions.join(values, mask)
+        if known:
+            condition = self.given.nothing(condition)
+        embedded = self.average.embed(self.marked(condition))
+        return held_out_nll(self.average, self.transform.turn(z), embedded, weight)
 
     def _matching(
         self,
@@ -276,14 +346,15 @@ class FlowObjective(TabularModule):
         x_0, x_1, t, condition = x_0[mine], x_1[mine], t[mine], condition[mine]
         held = None if held is None else held[mine]
         weight = None if weight is None else weight[mine]
+        embedded = velocity.embed(condition)
         point = point_on_path(self.path, x_0, x_1, t)
         if held is None:
-            guess = velocity(point.x_t, t, velocity.embed(condition))
+            guess = velocity(point.x_t, t, embedded)
             if weight is None:
                 return torch.nn.functional.mse_loss(guess, point.dx_t) * share
             return (weight * (guess - point.dx_t).square()).mean() * share
         # held columns rest at their values, and nothing is to be learned there
-        guess = velocity(torch.lerp(point.x_t, x_1, held), t, velocity.embed(condition))
+        guess = velocity(torch.lerp(point.x_t, x_1, held), t, embedded)
         square = ((guess - point.dx_t) * (1.0 - held)).square()
         square = square if weight is None else weight * square
         return square.sum() / free_of_all if share else 0.0 * square.sum()

@@ -304,7 +304,7 @@ def check_designs(space: Space, x: Tensor) -> Tensor:
         row, column = (int(i) for i in (~torch.isfinite(x)).nonzero()[0])
         raise GenoptError(
             f"x column {space.names[column]!r} has no finite value in row {row}: designs must be "
-            "complete, drop or fill these rows"
+            "complete; drop or fill these rows"
         )
     for group in space.simplex_indices:
         total = x[:, list(group)].sum(-1, keepdim=True)

@@ -91,10 +91,11 @@ def _check_columns(rows: UsableRows, x_space: Space, y_space: Space) -> None:
             "interpolated_rows needs continuous columns without sums to one, unlike "
             f"{', '.join(map(repr, discrete + sums))}"
         )
-    gaps = torch.isnan(rows.y).any(0).tolist()
+    names = (*x_space.names, *y_space.names)
+    gaps = torch.isnan(torch.cat([rows.x, rows.y], 1)).any(0).tolist()
     if any(gaps):
-        told = ", ".join(repr(name) for name, gap in zip(y_space.names, gaps, strict=True) if gap)
-        raise GenoptError(f"interpolated_rows needs all entries of y; some are missing in {told}")
+        told = ", ".join(repr(name) for name, gap in zip(names, gaps, strict=True) if gap)
+        raise GenoptError(f"interpolated_rows needs all entries; some are missing in {told}")
 
 
 def _deviations(values: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -73,17 +74,20 @@ class JointDensity:
         The density of the numbers times the probability of the classes given the numbers.
 
         Args:
-            x: designs (N, P).
+            x: designs (N, P); NaN for an entry that does not count.
             y: properties (N, K); NaN for a free entry.
 
         Returns:
             (N,).
         """
-        out = y.new_empty(len(y))
+        out = y.new_zeros(len(y))
         for rows, known in patterns(y, self.columns):
             values = known_values(y[rows], known, self.columns)
-            designs = x[rows][:, None]
-            out[rows] = self.log_conditional(designs, self.columns.x_variables, values, known)[:, 0]
+            designs = x[rows]
+            for some, wanted in _by_gaps(designs):
+                points = designs[some][:, None, list(wanted)]
+                density = self.log_conditional(points, wanted, values[some], known)
+                out[rows[some]] = density[:, 0]
         return out
 
     def log_conditional(
@@ -206,3 +210,18 @@ class JointDensity:
             self._pick(values, known, selection.wanted)
         )
         return surprise
+
+
+def _by_gaps(x: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+    """Row numbers (n,) and the columns that these rows have, where they have any."""
+    there = ~torch.isnan(x)
+    if bool(there.all()):
+        yield torch.arange(len(x)), tuple(range(x.shape[1]))
+        return
+    distinct, member = torch.unique(there, dim=0, return_inverse=True)
+    for number, pattern in enumerate(distinct):
+        if bool(pattern.any()):
+            yield (
+                (member == number).nonzero().flatten(),
+                tuple(pattern.nonzero().flatten().tolist()),
+            )

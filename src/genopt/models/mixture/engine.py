@@ -33,8 +33,8 @@ class Mixture(JointMixture):
     """A Gaussian mixture over x and y.
 
     Columns are standardised inside; classes become one-hot blocks; a simplex is modelled without
-    its last column. A row with gaps in y counts by the entries that it has. A y column with too few
-    labels is not modelled, with a warning.
+    its last column. A row with gaps, in x or y, counts by the entries that it has. A y column with
+    too few labels is not modelled, with a warning.
 
     What was never measured together is not learned together: where no row has both of two columns
     of y, their covariance within a component, beyond what x explains, is not identified and stays
@@ -140,7 +140,7 @@ class Mixture(JointMixture):
         """Learn the joint density from pairs.
 
         Args:
-            x: designs (N, P).
+            x: designs (N, P); NaN where an entry is missing.
             y: properties (N, K); NaN where an entry is missing.
             weights: how many rows each row counts for (N,); None for one.
             warm_start: go on from the last fit's mixture, its size and columns, after new rows.
@@ -197,7 +197,8 @@ class Mixture(JointMixture):
         warn_sampled(table, "the mixture")
         part = table.part("train")
         self.seed = options.seed
-        self.fit(part.x, part.y, weights=part.weight, progress=options.progress)
+        x, y, weight = part.with_incomplete()
+        self.fit(x, y, weights=weight, progress=options.progress)
 
     # -- saved form --------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:

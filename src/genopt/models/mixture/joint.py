@@ -113,7 +113,7 @@ class JointMixture:
         last column, a class by its probability given the other columns.
 
         Args:
-            x: designs (N, P).
+            x: designs (N, P); NaN for an entry that does not count.
             y: properties (N, K); NaN for a free entry.
 
         Returns:

@@ -29,7 +29,7 @@ class UsableRows:
     """What enters EM.
 
     Args:
-        x: designs (N, P), complete.
+        x: designs (N, P); NaN where an entry is missing.
         y: properties (N, K'); NaN where an entry is missing.
         y_columns: the K' columns of y that are modelled.
     """
@@ -49,7 +49,7 @@ def usable_rows(
     """Choose the columns of y with enough labels.
 
     Args:
-        x: designs (N, P).
+        x: designs (N, P); NaN where an entry is missing.
         y: properties (N, K); NaN where an entry is missing.
         x_space: the columns of x.
         y_space: the columns of y.
@@ -59,8 +59,8 @@ def usable_rows(
         The rows in the chosen columns.
 
     Raises:
-        GenoptError: if shapes do not fit, x has gaps or leaves a simplex, there are fewer than two
-            rows or a y column has no label at all.
+        GenoptError: if shapes do not fit, x is infinite or leaves a simplex, there are fewer than
+            two rows or a column has no entry at all.
     """
     _check_shapes(x, y, x_space, y_space)
     known = torch.isfinite(y)
@@ -98,13 +98,20 @@ def _check_shapes(x: Tensor, y: Tensor, x_space: Space, y_space: Space) -> None:
         )
     if len(x) < 2:
         raise GenoptError(f"x has {len(x)} rows; a mixture needs at least two")
-    for i, bad in enumerate((~torch.isfinite(x)).sum(0).tolist()):
+    for i, gone in enumerate(torch.isnan(x).all(0).tolist()):
+        if gone:
+            raise GenoptError(
+                f"x column {x_space.names[i]!r} has no value: all {len(x)} entries are missing; "
+                "leave it out"
+            )
+    for i, bad in enumerate(torch.isinf(x).sum(0).tolist()):
         if bad:
             raise GenoptError(
-                f"x column {x_space.names[i]!r} has {bad} missing or infinite entries: "
-                "drop these rows"
+                f"x column {x_space.names[i]!r} has {bad} infinite entries: use NaN for a missing "
+                "entry"
             )
     for group, index in zip(x_space.simplexes, x_space.simplex_indices, strict=True):
+        # a sum with gaps is NaN, and off by nothing
         off = ((x[:, list(index)].sum(1) - 1.0).abs() > _SIMPLEX_TOLERANCE).sum()
         if off:
             raise GenoptError(f"simplex {list(group)} does not sum to one in {int(off)} rows of x")

@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from genopt.data.incomplete import warn_left_out
 from genopt.data.streaming import warn_sampled
 from genopt.data.table import Table
 from genopt.errors import GenoptError
@@ -319,6 +320,7 @@ class MultiTaskLearning(MultiTaskPrediction, TabularModule):
         """
         self.check_spaces(table.x_space, table.y_space)
         warn_sampled(table, "the multi-task model")
+        warn_left_out(table, "the multi-task model")
         options = options or FitOptions()
         rows, held = table.part("train"), table.part("validation")
         if len(rows) == 0:
