@@ -40,6 +40,21 @@ def test_a_model_its_history_and_its_files_show_the_same(fitted):
         assert 0 < max(rate) <= model.learning_rate
 
 
+def test_the_best_epoch_of_a_flow_is_that_of_the_density():
+    history = [
+        {"epoch": float(i), "train/loss": 2.0 - i, "validation/loss": loss}
+        for i, loss in enumerate((1.0, 0.5, 0.7))
+    ]
+    figure = plot(history)
+    assert len(figure.axes) == 1
+    assert "best, epoch 2" in [line.get_label() for line in figure.axes[0].lines]
+    for i, density in ((0, 1.0), (2, -3.0)):
+        history[i]["validation/nll"] = density
+    losses, densities = plot(history).axes
+    assert "best, epoch 3" in [line.get_label() for line in losses.lines]
+    assert list(densities.lines[0].get_ydata()) == [1.0, -3.0]
+
+
 def test_files_of_an_interrupted_fit_are_joined_and_the_later_epoch_counts(tmp_path):
     for version, rows in ((0, "0,1,3.0\n1,3,2.0\n"), (2, "1,3,2.5\n2,5,1.5\n"), (10, "2,5,1.0\n")):
         folder = tmp_path / f"version_{version}"

@@ -162,6 +162,7 @@ def test_a_table_of_ones_own_from_another_folder(genopt, tmp_path):
     frame = pd.DataFrame({"a": a, "b": b, "kind": ["oak", "ash"] * 40})
     frame["c"] = 3 * frame.a - frame.b + (frame.kind == "oak")
     frame.loc[::7, "c"] = None
+    frame.loc[::8, "b"] = None
     frame.to_csv(tmp_path / "mine.csv", index=False)
     done = genopt(
         "problem=table",
@@ -173,6 +174,7 @@ def test_a_table_of_ones_own_from_another_folder(genopt, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "kind: categorical, ash, oak" in done.stdout
+    assert "beside them 10 rows have gaps in x (b 10)" in done.stdout
     folder = study_folder(tmp_path, "table", "mixture")
     top = pd.read_csv(folder / "top.csv")
     assert set(top["kind"]) <= {"ash", "oak"}
@@ -182,7 +184,8 @@ def test_a_table_of_ones_own_from_another_folder(genopt, tmp_path):
         Candidates.load(folder / "candidates.parquet").x_space,
         Candidates.load(folder / "candidates.parquet").y_space,
     )
-    assert len(table) == 80
+    assert len(table) == 70
+    assert len(table.incomplete) == 10
 
 
 def test_multirun_reports_all_studies(genopt, tmp_path):

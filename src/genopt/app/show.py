@@ -93,6 +93,8 @@ class Screen:
         facts = Table.grid(padding=(0, 2))
         missing = f", {table.missing_share:.0%} of labels missing" if table.missing_share else ""
         facts.add_row("rows", f"{len(table)} {_counts(counts)}{missing}")
+        if table.incomplete is not None:
+            facts.add_row("", f"beside them {table.incomplete.told(table.x_space)}")
         facts.add_row("goal", str(setting.goal))
         engine = str(config.model.get("_target_", "")).rpartition("genopt.")[2]
         facts.add_row("model", "none" if engine == "models.nothing.Nothing" else engine)

@@ -1,4 +1,4 @@
-"""Learning curves: the losses and the learning rate of every epoch."""
+"""Learning curves: the losses and the learning rate of every epoch, the density now and then."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def plot_learning_curves(
 ) -> Figure:
     """Training and validation loss over epochs, and the learning rate where it was kept.
 
+    Of a flow also minus the log density of validation designs, which chooses its weights.
+
     Args:
         history: a fitted model, a mapping for each epoch (a model's ``history``), a ``metrics.csv``
             of Lightning's CSV logger, or the folder of a study that was run with ``logger=csv``.
@@ -48,8 +50,8 @@ def plot_learning_curves(
     losses = [value for name in _LOSSES for _, value in curves[name]]
     if not losses:
         raise GenoptError("history holds no loss: fit the model first")
-    rates = curves[_RATE]
-    figure, (axes, *others) = panels(2 if rates else 1, size=3.6, title=title)
+    extra = [name for name in (_NLL, _RATE) if curves[name]]
+    figure, (axes, *others) = panels(1 + len(extra), size=3.6, title=title)
     for name, color in _LOSSES.items():
         points = curves[name]
         if not points:
@@ -62,10 +64,18 @@ def plot_learning_curves(
     if min(losses) > 0 and max(losses) > _LOG_RATIO * min(losses):
         axes.set_yscale("log")
     axes.set(xlabel="epoch", ylabel="loss")
-    for other in others:
-        other.plot(*zip(*rates, strict=True), color=GREEN, linewidth=1.2)
-        other.set(xlabel="epoch", ylabel="learning rate")
-        other.set_ylim(bottom=0.0)
+    for other, name in zip(others, extra, strict=True):
+        points = curves[name]
+        if name == _NLL:
+            style: dict[str, Any] = {"color": ORANGE, "marker": "o", "markersize": 3}
+            other.plot(*zip(*points, strict=True), linewidth=1.2, **style)
+            best = min(points, key=lambda point: point[1])
+            other.axvline(best[0], color=GREY, linewidth=1.0)
+            other.set(xlabel="epoch", ylabel="-log p of validation designs, nats")
+        else:
+            other.plot(*zip(*points, strict=True), color=GREEN, linewidth=1.2)
+            other.set(xlabel="epoch", ylabel="learning rate")
+            other.set_ylim(bottom=0.0)
     legend(figure, axes)
     return figure
 
