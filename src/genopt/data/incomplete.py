@@ -94,8 +94,8 @@ def set_apart(table: Table, x: Tensor, gaps: Tensor) -> Table:
     whole = Incomplete(x, table.y, table.row_ids, table.weight)
     if bool(gaps.all()):
         raise GenoptError(
-            f"no row has a complete design: {whole.told(table.x_space)}; fill them, or leave out the "
-            "columns that cause most"
+            f"no row has a complete design: {whole.told(table.x_space)}; fill them, or leave out "
+            "the columns that cause most"
         )
     trained = torch.tensor([label == "train" for label in table.split])
     return replace(table.rows(~gaps), incomplete=whole.rows(gaps & trained))
