@@ -49,7 +49,7 @@ def test_the_best_epoch_of_a_flow_is_that_of_the_density():
     assert len(figure.axes) == 1
     assert "best, epoch 2" in [line.get_label() for line in figure.axes[0].lines]
     for i, density in ((0, 1.0), (2, -3.0)):
-        history[i]["validation/nll"] = density
+        history[i] |= {"validation/nll": density, "validation/kept_epoch": i + 1.0}
     losses, densities = plot(history).axes
     assert "best, epoch 3" in [line.get_label() for line in losses.lines]
     assert list(densities.lines[0].get_ydata()) == [1.0, -3.0]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _LOG_RATIO = 10.0
 _LOSSES = {"train/loss": BLUE, "validation/loss": ORANGE}
 _NLL = "validation/nll"
+# of a flow it is the density, where it was measured, that chooses the weights
+_KEPT = "validation/kept_epoch"
 _RATE = "learning_rate"
 
 
@@ -45,11 +47,15 @@ def plot_learning_curves(
         epochs = getattr(history, "history", history)
     curves = {
         name: [(entry["epoch"] + 1, entry[name]) for entry in epochs if name in entry]
-        for name in (*_LOSSES, _NLL, _RATE)
+        for name in (*_LOSSES, _NLL, _KEPT, _RATE)
     }
     losses = [value for name in _LOSSES for _, value in curves[name]]
     if not losses:
         raise GenoptError("history holds no loss: fit the model first")
+    best = 0.0
+    if curves["validation/loss"]:
+        lowest = min(curves["validation/loss"], key=lambda point: point[1])[0]
+        best = curves[_KEPT][-1][1] if curves[_KEPT] else lowest
     extra = [name for name in (_NLL, _RATE) if curves[name]]
     figure, (axes, *others) = panels(1 + len(extra), size=3.6, title=title)
     for name, color in _LOSSES.items():
@@ -58,9 +64,7 @@ def plot_learning_curves(
             continue
         axes.plot(*zip(*points, strict=True), color=color, linewidth=1.2, label=name.split("/")[0])
         if name == "validation/loss":
-            # of a flow it is the density, where it was measured, that chooses the weights
-            best = min(curves[_NLL] or points, key=lambda point: point[1])
-            axes.axvline(best[0], color=GREY, linewidth=1.0, label=f"best, epoch {best[0]:.0f}")
+            axes.axvline(best, color=GREY, linewidth=1.0, label=f"best, epoch {best:.0f}")
     if min(losses) > 0 and max(losses) > _LOG_RATIO * min(losses):
         axes.set_yscale("log")
     axes.set(xlabel="epoch", ylabel="loss")
@@ -69,8 +73,7 @@ def plot_learning_curves(
         if name == _NLL:
             style: dict[str, Any] = {"color": ORANGE, "marker": "o", "markersize": 3}
             other.plot(*zip(*points, strict=True), linewidth=1.2, **style)
-            best = min(points, key=lambda point: point[1])
-            other.axvline(best[0], color=GREY, linewidth=1.0)
+            other.axvline(best, color=GREY, linewidth=1.0)
             other.set(xlabel="epoch", ylabel="-log p of validation designs, nats")
         else:
             other.plot(*zip(*points, strict=True), color=GREEN, linewidth=1.2)

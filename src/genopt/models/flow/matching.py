@@ -22,7 +22,7 @@ from genopt.models.flow.objective import FlowObjective
 from genopt.models.flow.plan import TrainingPlan
 from genopt.models.flow.reflow import Straight, Ways, check_reflow, straightened
 from genopt.models.flow.transforms import check_designs
-from genopt.models.flow.watch import HELD_OUT_NLL
+from genopt.models.flow.watch import RANK, Watch
 from genopt.models.flow.weighted import with_weights
 from genopt.models.options import FitOptions
 from genopt.models.training import check_counts, fit, split_rows
@@ -167,6 +167,7 @@ class FlowMatching(FlowObjective):
         self.familiarity.fit(told, watched[3:], generator)
         self.fitted.fill_(True)
         self.straight = False
+        self.watch = Watch()
         self._weighted = weights[0] is not None
         self._has_gaps = absent is not None
         self._redraw = stream is not None or bool((rows[2] > rows[1]).any())
@@ -183,7 +184,7 @@ class FlowMatching(FlowObjective):
             epochs=plan.epochs,
             batch_size=plan.batch_size,
             patience=None if self.patience is None else -(-self.patience // every),
-            keep=HELD_OUT_NLL,
+            keep=RANK,
             options=replace(options, trainer=settings),
         )
         if self.reflow:
@@ -266,6 +267,7 @@ class FlowMatching(FlowObjective):
         checkpoint["model"] = type(self).__name__
         checkpoint["straight"] = self.straight
         checkpoint["marks_gaps"] = self.marks_gaps
+        checkpoint["watch"] = self.watch.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another problem."""
@@ -273,3 +275,4 @@ class FlowMatching(FlowObjective):
         self.check_spaces(Space.from_dict(saved["x_space"]), Space.from_dict(saved["y_space"]))
         super().on_load_checkpoint(checkpoint)
         self.straight = bool(checkpoint.get("straight", False))
+        self.watch = Watch.of(checkpoint["watch"])

@@ -29,9 +29,9 @@ from genopt.models.flow.stochastic import check_sampler
 from genopt.models.flow.times import TimeSampling, stratified_times, time_grid
 from genopt.models.flow.transforms import DesignTransform
 from genopt.models.flow.velocity import LatentVelocity
-from genopt.models.flow.watch import HELD_OUT_NLL, ROWS, held_out_nll, is_due
+from genopt.models.flow.watch import HELD_OUT_NLL, KEPT, RANK, ROWS, Watch, is_due, row_densities
 from genopt.models.flow.weighted import copies_of
-from genopt.models.training import TabularModule, check_counts, seeded
+from genopt.models.training import MONITOR, TabularModule, check_counts, seeded
 from genopt.space import Space
 
 _VALIDATION_TIMES = 16
@@ -183,6 +183,7 @@ class FlowObjective(TabularModule):
         self._redraw = False
         self._weighted = False
         self._has_gaps = False
+        self.watch = Watch()
         self._compiled = False
         self._copies = draws or 1
 
@@ -310,16 +311,22 @@ class FlowObjective(TabularModule):
         return self._matching(self.average, x_0, x_1, t, condition, weight=weight)
 
     def on_validation_epoch_end(self) -> None:
-        """Measure now and then how likely held-out designs are: the best of it is kept."""
+        """Measure now and then how likely held-out designs are: it decides which weights stay."""
+        metrics, epoch = self.trainer.callback_metrics, self.current_epoch + 1
         every = self.trainer.check_val_every_n_epoch or 1
         last = max(1, int(self.trainer.max_epochs or 1) // every)
         rows = self._data().validation_tensors
-        if rows is not None and is_due(max(1, (self.current_epoch + 1) // every), last):
-            # derivatives are part of it, and Lightning forbids them here
-            with torch.inference_mode(False), torch.no_grad():
-                self.note({HELD_OUT_NLL: self._held_out_nll(rows)})
+        if rows is None or not is_due(max(1, epoch // every), last):
+            return
+        # derivatives are part of it, and Lightning forbids them here
+        with torch.inference_mode(False), torch.no_grad():
+            density, weight = self._held_out_densities(rows)
+        loss = float(metrics[MONITOR])
+        nll = self.watch.sees(density, loss, epoch, weight)
+        self.note({HELD_OUT_NLL: nll, KEPT: float(self.watch.epoch)})
+        metrics[RANK] = torch.tensor(-float(self.watch.epoch))
 
-    def _held_out_nll(self, rows: tuple[Tensor, ...]) -> float:
+    def _held_out_densities(self, rows: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
         parts, weight = copies_of((row[:ROWS].to(self.device) for row in rows), 1, self._weighted)
         z, low, high, values, mask, *known = parts
         generator = torch.Generator(z.device).manual_seed(0)
@@ -328,7 +335,7 @@ class FlowObjective(TabularModule):
         if known:
             condition = self.given.nothing(condition)
         embedded = self.average.embed(self.marked(condition))
-        return held_out_nll(self.average, self.transform.turn(z), embedded, weight)
+        return row_densities(self.average, self.transform.turn(z), embedded), weight
 
     def _matching(
         self,
