@@ -275,4 +275,4 @@ class FlowMatching(FlowObjective):
         self.check_spaces(Space.from_dict(saved["x_space"]), Space.from_dict(saved["y_space"]))
         super().on_load_checkpoint(checkpoint)
         self.straight = bool(checkpoint.get("straight", False))
-        self.watch = Watch.of(checkpoint["watch"])
+        self.watch = Watch.of(checkpoint["watch"]) if "watch" in checkpoint else Watch()
