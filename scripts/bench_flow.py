@@ -20,6 +20,7 @@ SECTIONS = (
     "parts",
     "given",
     "gaps",
+    "kept",
     "constraints",
     "training",
     "arm",

@@ -1,9 +1,9 @@
 """Which weights a training keeps: those under which held-out designs are likeliest.
 
 The flow matching loss ranks weights badly where rows are few. It can rise, because some times are
-learned by heart, while the density that the flow draws from goes on to sharpen: of 500 rows of
-`arm_kinematics` the lowest loss costs .9 nats. The density itself takes a solve, so it is asked for
-a few times in a training, more often at its beginning, where noisy rows are learned by heart.
+learned by heart, while the density that the flow draws from goes on to sharpen. The density itself
+takes a solve, so it is asked for a few times in a training, more often at its beginning, where
+noisy rows are learned by heart.
 """
 
 from __future__ import annotations
