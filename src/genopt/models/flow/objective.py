@@ -316,14 +316,13 @@ class FlowObjective(TabularModule):
         every = self.trainer.check_val_every_n_epoch or 1
         last = max(1, int(self.trainer.max_epochs or 1) // every)
         rows = self._data().validation_tensors
-        if rows is None or not is_due(max(1, epoch // every), last):
-            return
-        # derivatives are part of it, and Lightning forbids them here
-        with torch.inference_mode(False), torch.no_grad():
-            density, weight = self._held_out_densities(rows)
-        loss = float(metrics[MONITOR])
-        nll = self.watch.sees(density, loss, epoch, weight)
-        self.note({HELD_OUT_NLL: nll, KEPT: float(self.watch.epoch)})
+        if rows is not None and is_due(max(1, epoch // every), last):
+            # derivatives are part of it, and Lightning forbids them here
+            with torch.inference_mode(False), torch.no_grad():
+                density, weight = self._held_out_densities(rows)
+            nll = self.watch.sees(density, float(metrics[MONITOR]), epoch, weight)
+            self.note({HELD_OUT_NLL: nll, KEPT: float(self.watch.epoch)})
+        # each time: a fit that goes on after a stop has not said it yet
         metrics[RANK] = torch.tensor(-float(self.watch.epoch))
 
     def _held_out_densities(self, rows: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
