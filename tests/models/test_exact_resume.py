@@ -28,8 +28,8 @@ class Killer(Callback):
 def new_model(kind, problem):
     spaces = {"x_space": problem.x_space, "y_space": problem.y_space}
     if kind == "flow":
-        return ConditionalFlow(**spaces, epochs=6, batch_size=16)
-    return FlexibleMultiTaskModel(**spaces, epochs=6, batch_size=16)
+        return ConditionalFlow(**spaces, epochs=8, batch_size=16)
+    return FlexibleMultiTaskModel(**spaces, epochs=8, batch_size=16)
 
 
 @pytest.mark.parametrize("kind", ["multitask", "flow"])
@@ -40,7 +40,7 @@ def test_weights_and_losses_are_those_of_an_undisturbed_fit(kind, tmp_path, monk
 
     whole = new_model(kind, problem)
     whole.fit_table(table, FitOptions(folder=tmp_path / "whole", progress=False))
-    for epoch in (2, 5):
+    for epoch in (2, 6):
         killed = new_model(kind, problem)
         options = FitOptions(folder=tmp_path / "cut", progress=False, callbacks=[Killer(epoch)])
         with pytest.raises(Killed):
